@@ -1,0 +1,83 @@
+package v1alpha1
+
+// Condition types of a grant, and of a decision.
+const (
+	// ConditionReady is True when the cluster is as the grant demands now. Its reason is the grant's state.
+	ConditionReady = "Ready"
+	// ConditionActive is True while access exists.
+	ConditionActive = "Active"
+	// ConditionApproved is True when nobody need say yes any more.
+	ConditionApproved = "Approved"
+	// ConditionProvisioned is True when the identities, credentials and bindings are in place.
+	ConditionProvisioned = "Provisioned"
+	// ConditionVerified is True when, after the end, the API server said that the identities may do nothing any more.
+	ConditionVerified = "Verified"
+	// ConditionStalled is True, and present, while a person must mend something or choose another name.
+	ConditionStalled = "Stalled"
+	// ConditionReconciling is True, and present, while the operator is at work.
+	ConditionReconciling = "Reconciling"
+	// ConditionApplied is True when a decision has been taken over by the records.
+	ConditionApplied = "Applied"
+)
+
+// The states of a grant: the reasons of its condition Ready.
+const (
+	StateScheduled           = "Scheduled"
+	StateAwaitingApproval    = "AwaitingApproval"
+	StateAdmissionNotInForce = "AdmissionNotInForce"
+	StateOpening             = "Opening"
+	StateActive              = "Active"
+	StateClosing             = "Closing"
+	StateExpired             = "Expired"
+	StateRevoked             = "Revoked"
+	StateDenied              = "Denied"
+	StateRefused             = "Refused"
+	StateFailed              = "Failed"
+)
+
+// How a grant ended: the values of endReason. Each belongs to one of the states Expired, Revoked, Denied and Refused.
+const (
+	EndExpired           = "Expired"
+	EndRevoked           = "Revoked"
+	EndDeleted           = "Deleted"
+	EndNameUsed          = "NameUsed"
+	EndBindingsWithdrawn = "BindingsWithdrawn"
+	EndCredentialRemoved = "CredentialRemoved"
+	EndRoleWidened       = "RoleWidened"
+	EndRoleDeleted       = "RoleDeleted"
+	EndPolicyForbids     = "PolicyForbids"
+	EndNamespaceDeleted  = "NamespaceDeleted"
+	EndEngineersRemoved  = "EngineersRemoved"
+	EndDenied            = "Denied"
+	EndRefused           = "Refused"
+)
+
+// Types of transitions in a record, besides the ends above.
+const (
+	TransitionGranted          = "Granted"
+	TransitionOpened           = "Opened"
+	TransitionShortened        = "Shortened"
+	TransitionEngineerRemoved  = "EngineerRemoved"
+	TransitionBindingWithdrawn = "BindingWithdrawn"
+	TransitionRoleChanged      = "RoleChanged"
+	TransitionRenewed          = "CredentialRenewed"
+	TransitionVerified         = "Verified"
+)
+
+// Reasons of the conditions that are not states.
+const (
+	ReasonNotRequired   = "NotRequired"
+	ReasonProvisioned   = "Provisioned"
+	ReasonNotYet        = "NotYet"
+	ReasonTakenAway     = "TakenAway"
+	ReasonError         = "Error"
+	ReasonNameTaken     = "NameTaken"
+	ReasonMissing       = "Missing"
+	ReasonNoAccess      = "NoAccess"
+	ReasonAccessRemains = "AccessRemains"
+	ReasonCouldNotAsk   = "CouldNotAsk"
+	ReasonLatched       = "Latched"
+	ReasonNoSuchGrant   = "NoSuchGrant"
+	ReasonNothingToDo   = "NothingToDo"
+	ReasonAlreadyEnded  = "AlreadyEnded"
+)

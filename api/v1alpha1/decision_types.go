@@ -1,0 +1,172 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// SupportAccessDecision is a human act on grants: to revoke or to shorten, to approve or to deny, with a reason. It is
+// written once and never edited. What it did is said in its condition Applied.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:path=supportaccessdecisions,shortName=sad,categories={support-access}
+// +kubebuilder:printcolumn:name="Action",type=string,JSONPath=`.spec.action`
+// +kubebuilder:printcolumn:name="Grant",type=string,JSONPath=`.spec.target.grant`
+// +kubebuilder:printcolumn:name="Engineer",type=string,JSONPath=`.spec.target.engineer`
+// +kubebuilder:printcolumn:name="By",type=string,JSONPath=`.spec.decidedBy`
+// +kubebuilder:printcolumn:name="Applied",type=string,JSONPath=`.status.conditions[?(@.type=="Applied")].reason`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.spec.reason`,priority=1
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:selectablefield:JSONPath=`.spec.target.grant`
+type SupportAccessDecision struct {
+	metav1.TypeMeta `json:",inline"`
+
+	// metadata is the object's metadata.
+	//
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// spec is what was decided.
+	//
+	// +required
+	Spec SupportAccessDecisionSpec `json:"spec"`
+
+	// status is what it did. Only the operator writes it.
+	//
+	// +optional
+	// +kubebuilder:default:={"observedGeneration":-1}
+	Status SupportAccessDecisionStatus `json:"status,omitempty"`
+}
+
+// DecisionAction is what a decision does.
+//
+// +kubebuilder:validation:Enum=Approve;Deny;Shorten;Revoke
+type DecisionAction string
+
+const (
+	// ActionApprove says yes to a grant that waits for approval.
+	ActionApprove DecisionAction = "Approve"
+	// ActionDeny says no to a grant or a request that has not opened.
+	ActionDeny DecisionAction = "Deny"
+	// ActionShorten moves the end of a grant earlier.
+	ActionShorten DecisionAction = "Shorten"
+	// ActionRevoke ends grants, or takes one engineer off them.
+	ActionRevoke DecisionAction = "Revoke"
+)
+
+// TargetAll is the only value of target.namespace and target.cluster.
+const TargetAll = "All"
+
+// SupportAccessDecisionSpec is what was decided.
+//
+// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="spec: a decision is never edited: make another one"
+// +kubebuilder:validation:XValidation:rule="(self.action == 'Shorten') == has(self.expirationTime)",message="spec.expirationTime: given with action Shorten, and only then"
+// +kubebuilder:validation:XValidation:rule="!has(self.target.engineer) || self.action == 'Revoke'",message="spec.target.engineer: narrows a Revoke to one person; other actions do not take it"
+// +kubebuilder:validation:XValidation:rule="!(self.action in ['Approve', 'Deny']) || has(self.target.grant) || has(self.target.request)",message="spec.target: Approve and Deny take grant or request"
+// +kubebuilder:validation:XValidation:rule="self.action != 'Shorten' || has(self.target.grant)",message="spec.target: Shorten takes grant"
+// +kubebuilder:validation:XValidation:rule="self.action != 'Revoke' || !has(self.target.request)",message="spec.target: Revoke takes grant, namespace or cluster; a request is denied, not revoked"
+type SupportAccessDecisionSpec struct {
+	// action is Approve, Deny, Shorten or Revoke. Approve and Deny need the verb approve on the grant, Shorten and Revoke
+	// the verb revoke.
+	//
+	// +required
+	Action DecisionAction `json:"action"`
+
+	// target is what it acts on.
+	//
+	// +required
+	Target DecisionTarget `json:"target"`
+
+	// expirationTime is the new end, with action Shorten: later than the present end changes nothing.
+	//
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
+	ExpirationTime *metav1.Time `json:"expirationTime,omitempty"`
+
+	// reason says why. It goes into the record.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Reason string `json:"reason"`
+
+	// decidedBy is the user who decided. Admission writes it; a manifest leaves it out.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	DecidedBy string `json:"decidedBy,omitempty"`
+}
+
+// DecisionTarget is what a decision acts on: exactly one of grant, request, namespace and cluster.
+//
+// +kubebuilder:validation:XValidation:rule="[has(self.grant), has(self.request), has(self.namespace), has(self.cluster)].filter(x, x).size() == 1",message="spec.target: give exactly one of grant, request, namespace and cluster"
+type DecisionTarget struct {
+	// grant is the name of a grant in the decision's namespace.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Grant string `json:"grant,omitempty"`
+
+	// request is the name of a request in the decision's namespace.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Request string `json:"request,omitempty"`
+
+	// namespace is All: every grant of the decision's namespace that exists now.
+	//
+	// +optional
+	// +kubebuilder:validation:Enum=All
+	Namespace string `json:"namespace,omitempty"`
+
+	// cluster is All: every grant of the cluster that exists now. Only in the operator's own namespace.
+	//
+	// +optional
+	// +kubebuilder:validation:Enum=All
+	Cluster string `json:"cluster,omitempty"`
+
+	// engineer narrows a Revoke to one person. Empty means all of them.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	Engineer string `json:"engineer,omitempty"`
+}
+
+// SupportAccessDecisionStatus is what a decision did.
+type SupportAccessDecisionStatus struct {
+	// conditions is Applied: True once the records have taken it over; False with NoSuchGrant where there was nothing to
+	// act on.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=8
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// observedGeneration is the generation of the spec that this status speaks of. -1 means that the operator has not yet
+	// seen the decision.
+	//
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// grants is how many grants it acted on.
+	//
+	// +optional
+	Grants int32 `json:"grants,omitempty"`
+}
+
+// SupportAccessDecisionList is a list of decisions.
+//
+// +kubebuilder:object:root=true
+type SupportAccessDecisionList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	// items are the decisions.
+	Items []SupportAccessDecision `json:"items"`
+}

@@ -1,0 +1,37 @@
+package v1alpha1
+
+// Labels, annotations and finalizers.
+const (
+	// LabelManaged is true on everything that the operator makes.
+	LabelManaged = "supportaccess.dev/managed"
+	// LabelGrant is the name of the grant for which the operator made an object.
+	LabelGrant = "supportaccess.dev/grant"
+	// LabelGrantNamespace is that grant's namespace.
+	LabelGrantNamespace = "supportaccess.dev/grant-namespace"
+	// LabelPolicy on a namespace names the policy that holds there.
+	LabelPolicy = "supportaccess.dev/policy"
+
+	// AnnotationGrantUID is the UID of the grant for which the operator made an object. Without it an object is not ours.
+	AnnotationGrantUID = "supportaccess.dev/grant-uid"
+	// AnnotationEngineer is the engineer for whom the operator made an object.
+	AnnotationEngineer = "supportaccess.dev/engineer"
+
+	// FinalizerGrant holds a grant while something of it may be open.
+	FinalizerGrant = "supportaccess.dev/close"
+	// FinalizerDecision holds a decision until the records have taken it over.
+	FinalizerDecision = "supportaccess.dev/decision"
+)
+
+// Names that do not change from one installation to another.
+const (
+	// SystemNamespace is where the operator runs.
+	SystemNamespace = "support-access-system"
+	// CredentialsNamespace is where that lies as which engineers authenticate.
+	CredentialsNamespace = "support-access-credentials"
+	// ControllerServiceAccount is who the controller is, in SystemNamespace.
+	ControllerServiceAccount = "support-access-controller"
+	// GatewayServiceAccount is who the gateway is, in SystemNamespace.
+	GatewayServiceAccount = "support-access-gateway"
+	// IdentityPrefix begins every user and group as which the gateway lets an engineer act.
+	IdentityPrefix = "supportaccess.dev:"
+)

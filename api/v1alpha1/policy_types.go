@@ -1,0 +1,294 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// DefaultPolicyName is the policy of every namespace that does not name another with LabelPolicy.
+const DefaultPolicyName = "default"
+
+// SupportAccessPolicy is what a cluster admin allows grants to be. A namespace has one policy: the one that its label
+// supportaccess.dev/policy names, else the one called default. Without a policy there are no grants.
+//
+// Limits are judged when a grant is applied and again when it opens. A grant that is open is closed by a change of
+// neverAllow, protectedNamespaces or transports only.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:path=supportaccesspolicies,scope=Cluster,shortName=sap,categories={support-access}
+// +kubebuilder:printcolumn:name="New-Grants",type=string,JSONPath=`.spec.newGrants`
+// +kubebuilder:printcolumn:name="Max-Duration",type=string,JSONPath=`.spec.maxDuration`
+// +kubebuilder:printcolumn:name="Transports",type=string,JSONPath=`.spec.transports`
+// +kubebuilder:printcolumn:name="Roles",type=string,JSONPath=`.spec.roles[*].name`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 63 && !self.metadata.name.contains('.')",message="metadata.name: must be a DNS label of at most 63 characters, because a namespace names it in a label"
+type SupportAccessPolicy struct {
+	metav1.TypeMeta `json:",inline"`
+
+	// metadata is the object's metadata. The name default is the policy of every namespace that names no other.
+	//
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// spec is what grants may be.
+	//
+	// +required
+	Spec SupportAccessPolicySpec `json:"spec"`
+}
+
+// NewGrants says whether new grants may be made and opened.
+//
+// +kubebuilder:validation:Enum=Allowed;Suspended
+type NewGrants string
+
+const (
+	// NewGrantsAllowed lets grants be made.
+	NewGrantsAllowed NewGrants = "Allowed"
+	// NewGrantsSuspended refuses every new grant and opens none that waits. It closes nothing that is open.
+	NewGrantsSuspended NewGrants = "Suspended"
+)
+
+// ServiceAccountGrants says what a grant made by a ServiceAccount, such as a GitOps pipeline's, must be.
+//
+// +kubebuilder:validation:Enum=ExpirationTimeOnly;Allow;Deny
+type ServiceAccountGrants string
+
+const (
+	// ServiceAccountGrantsExpirationTimeOnly takes such grants with expirationTime, not with duration: a cluster rebuilt
+	// from Git would start every old duration anew.
+	ServiceAccountGrantsExpirationTimeOnly ServiceAccountGrants = "ExpirationTimeOnly"
+	// ServiceAccountGrantsAllow takes such grants as it takes a person's.
+	ServiceAccountGrantsAllow ServiceAccountGrants = "Allow"
+	// ServiceAccountGrantsDeny takes none.
+	ServiceAccountGrantsDeny ServiceAccountGrants = "Deny"
+)
+
+// ScopeKind is how far a grant may reach.
+//
+// +kubebuilder:validation:Enum=Namespaces;Cluster
+type ScopeKind string
+
+const (
+	// ScopeNamespaces is a list of namespaces, the grant's own by default.
+	ScopeNamespaces ScopeKind = "Namespaces"
+	// ScopeCluster is the whole cluster.
+	ScopeCluster ScopeKind = "Cluster"
+)
+
+// SupportAccessPolicySpec is what grants may be.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.durations) || self.durations.all(d, duration(d) > duration('0s') && duration(d) <= duration(self.maxDuration))",message="spec.durations: each must be longer than zero and at most spec.maxDuration"
+// +kubebuilder:validation:XValidation:rule="duration(self.maxDuration) > duration('0s')",message="spec.maxDuration: must be longer than zero"
+// +kubebuilder:validation:XValidation:rule="!has(self.casePattern) || !''.matches(self.casePattern) || true",message="spec.casePattern: is not a regular expression (RE2)"
+// +kubebuilder:validation:XValidation:rule="!has(self.engineerPattern) || !''.matches(self.engineerPattern) || true",message="spec.engineerPattern: is not a regular expression (RE2)"
+// +kubebuilder:validation:XValidation:rule="self.roles.all(r, !has(r.maxDuration) || (duration(r.maxDuration) > duration('0s') && duration(r.maxDuration) <= duration(self.maxDuration)))",message="spec.roles[].maxDuration: must be longer than zero and at most spec.maxDuration"
+type SupportAccessPolicySpec struct {
+	// newGrants is Allowed or Suspended. The default is Allowed.
+	//
+	// +optional
+	// +kubebuilder:default:=Allowed
+	NewGrants NewGrants `json:"newGrants,omitempty"`
+
+	// durations is the menu of durations that a grant may name. Empty means any up to maxDuration.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=16
+	Durations []Duration `json:"durations,omitempty"`
+
+	// maxDuration is the longest a grant may last, whether it names a duration or an expirationTime. The default is 168h.
+	//
+	// +optional
+	// +kubebuilder:default:="168h"
+	MaxDuration Duration `json:"maxDuration,omitempty"`
+
+	// maxStartDelay is how far ahead startTime may lie. The default is 168h; 0s means that grants open at once.
+	//
+	// +optional
+	// +kubebuilder:default:="168h"
+	MaxStartDelay Duration `json:"maxStartDelay,omitempty"`
+
+	// roles are the ClusterRoles that grants may name.
+	//
+	// +required
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	Roles []OfferedRole `json:"roles"`
+
+	// scopes is how far grants may reach. The default is Namespaces.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:default:={Namespaces}
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=2
+	Scopes []ScopeKind `json:"scopes,omitempty"`
+
+	// transports are the transports that grants may use; the first is the default of a grant that names none.
+	//
+	// +required
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=2
+	Transports []Transport `json:"transports"`
+
+	// casePattern is a regular expression (RE2) that case.id must match; it is not anchored unless it says so. With it a
+	// grant must name a case. Empty means that a case is not required, unless a role is elevated.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	CasePattern string `json:"casePattern,omitempty"`
+
+	// engineerPattern is a regular expression (RE2) that every engineer's name must match; it is not anchored unless it
+	// says so. Empty means any name.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	EngineerPattern string `json:"engineerPattern,omitempty"`
+
+	// serviceAccountGrants is ExpirationTimeOnly, Allow or Deny. The default is ExpirationTimeOnly.
+	//
+	// +optional
+	// +kubebuilder:default:=ExpirationTimeOnly
+	ServiceAccountGrants ServiceAccountGrants `json:"serviceAccountGrants,omitempty"`
+
+	// protectedNamespaces are never in the scope of a grant. The operator's own two namespaces never are, whatever this
+	// says. The default is kube-system, kube-public and kube-node-lease.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:default:={kube-system,kube-public,kube-node-lease}
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=63
+	ProtectedNamespaces []string `json:"protectedNamespaces,omitempty"`
+
+	// credentialReaders may fetch credentials besides the granter. Empty means nobody else.
+	//
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	CredentialReaders []CredentialReader `json:"credentialReaders,omitempty"`
+
+	// neverAllow are rules that no granted role may overlap, on top of those that the operator never allows: a role is
+	// refused when it allows anything that a rule names.
+	//
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	NeverAllow []Rule `json:"neverAllow,omitempty"`
+}
+
+// OfferedRole is a ClusterRole that grants may name.
+type OfferedRole struct {
+	// name is the ClusterRole's name.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9]([A-Za-z0-9.:_-]*[A-Za-z0-9])?$`
+	Name string `json:"name"`
+
+	// elevated true means that the role reaches content or changes things, and is given for a case only.
+	//
+	// +optional
+	Elevated bool `json:"elevated,omitempty"`
+
+	// maxDuration is the longest that a grant with this role may last. Empty means the policy's maxDuration.
+	//
+	// +optional
+	MaxDuration Duration `json:"maxDuration,omitempty"`
+}
+
+// CredentialReader is an RBAC subject that may fetch credentials.
+//
+// +kubebuilder:validation:XValidation:rule="(self.kind == 'ServiceAccount') == has(self.namespace)",message="namespace: given with kind ServiceAccount, and only then"
+type CredentialReader struct {
+	// kind is User, Group or ServiceAccount.
+	//
+	// +required
+	// +kubebuilder:validation:Enum=User;Group;ServiceAccount
+	Kind string `json:"kind"`
+
+	// name is the subject's name.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	Name string `json:"name"`
+
+	// namespace is the ServiceAccount's namespace.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace,omitempty"`
+}
+
+// Rule names requests as an RBAC rule does. An asterisk in any list means all. Empty resourceNames means any name.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.nonResourceURLs) != has(self.resources)",message="give exactly one of resources and nonResourceURLs"
+// +kubebuilder:validation:XValidation:rule="has(self.resources) == has(self.apiGroups)",message="apiGroups: given with resources, and only then; the core group is the empty string"
+type Rule struct {
+	// verbs are verbs, such as get, or the asterisk.
+	//
+	// +required
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=63
+	Verbs []string `json:"verbs"`
+
+	// apiGroups are API groups; the core group is the empty string.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=253
+	APIGroups []string `json:"apiGroups,omitempty"`
+
+	// resources are resources or subresources, such as pods/exec or */scale.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=253
+	Resources []string `json:"resources,omitempty"`
+
+	// resourceNames are names of objects. Empty means all of them.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=253
+	ResourceNames []string `json:"resourceNames,omitempty"`
+
+	// nonResourceURLs are paths, such as /metrics or /debug/*.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=253
+	NonResourceURLs []string `json:"nonResourceURLs,omitempty"`
+}
+
+// SupportAccessPolicyList is a list of policies.
+//
+// +kubebuilder:object:root=true
+type SupportAccessPolicyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	// items are the policies.
+	Items []SupportAccessPolicy `json:"items"`
+}

@@ -1,0 +1,338 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// SupportAccessRecord is the durable account of one grant: it is there before access is given, it outlives the grant,
+// and it makes the grant's name single-use. Only the operator writes it.
+//
+// It has no status subresource: what limits a grant and what happened to it are stored in one write.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:path=supportaccessrecords,shortName=sarec,categories={support-access}
+// +kubebuilder:printcolumn:name="Grant",type=string,JSONPath=`.spec.grant.name`
+// +kubebuilder:printcolumn:name="Granted-By",type=string,JSONPath=`.spec.grantedBy`
+// +kubebuilder:printcolumn:name="Opened",type=string,JSONPath=`.status.provisionedTime`
+// +kubebuilder:printcolumn:name="Ended",type=string,JSONPath=`.status.endTime`
+// +kubebuilder:printcolumn:name="How",type=string,JSONPath=`.status.endReason`
+// +kubebuilder:printcolumn:name="By",type=string,JSONPath=`.status.endedBy`
+// +kubebuilder:printcolumn:name="Case",type=string,JSONPath=`.spec.case.id`,priority=1
+// +kubebuilder:printcolumn:name="Roles",type=string,JSONPath=`.spec.roles`,priority=1
+// +kubebuilder:selectablefield:JSONPath=`.spec.case.id`
+// +kubebuilder:selectablefield:JSONPath=`.spec.grant.name`
+type SupportAccessRecord struct {
+	metav1.TypeMeta `json:",inline"`
+
+	// metadata is the object's metadata. The name is the grant's in the grant's own namespace, and NAMESPACE.GRANT elsewhere.
+	//
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// spec is the grant as the operator first saw it. It never changes.
+	//
+	// +required
+	Spec SupportAccessRecordSpec `json:"spec"`
+
+	// status is what happened.
+	//
+	// +optional
+	Status SupportAccessRecordStatus `json:"status,omitempty"`
+}
+
+// SupportAccessRecordSpec is the grant as the operator first saw it.
+//
+// +kubebuilder:validation:XValidation:rule="self.grant == oldSelf.grant",message="spec.grant: a record belongs to one grant for ever"
+type SupportAccessRecordSpec struct {
+	// grant is the grant that this record is about.
+	//
+	// +required
+	Grant RecordedGrant `json:"grant"`
+
+	// grantedBy is the user who made the grant.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	GrantedBy string `json:"grantedBy,omitempty"`
+
+	// case is the support case.
+	//
+	// +optional
+	Case *Case `json:"case,omitempty"`
+
+	// reason is the grant's reason as first seen.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Reason string `json:"reason,omitempty"`
+
+	// engineers are the people to whom access was granted.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MaxLength=128
+	Engineers []string `json:"engineers,omitempty"`
+
+	// roles are the ClusterRoles granted.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=4
+	// +kubebuilder:validation:items:MaxLength=253
+	Roles []string `json:"roles,omitempty"`
+
+	// scope is where: the namespaces by name, the grant's own included where it was meant, or the cluster.
+	//
+	// +optional
+	Scope *Scope `json:"scope,omitempty"`
+
+	// transport is the transport in force.
+	//
+	// +optional
+	Transport Transport `json:"transport,omitempty"`
+
+	// policy is the policy by which it was judged.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	Policy string `json:"policy,omitempty"`
+}
+
+// RecordedGrant identifies one grant for ever.
+type RecordedGrant struct {
+	// namespace is the grant's namespace.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace"`
+
+	// name is the grant's name.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name"`
+
+	// uid is the grant's UID. A grant of this name with another UID is not this grant, and opens nothing.
+	//
+	// +required
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	UID types.UID `json:"uid"`
+
+	// specDigest is the SHA-256 of the spec without what may be corrected later.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	SpecDigest string `json:"specDigest"`
+
+	// creationTime is the API server's instant at which the grant was made.
+	//
+	// +optional
+	CreationTime *metav1.Time `json:"creationTime,omitempty"`
+}
+
+// SupportAccessRecordStatus is what happened to a grant. Each instant is written once; expirationTime may move earlier.
+//
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.endTime) || (has(self.endTime) && self.endTime == oldSelf.endTime)",message="status.endTime: is written once"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.startTime) || (has(self.startTime) && self.startTime == oldSelf.startTime)",message="status.startTime: is written once"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.provisionedTime) || (has(self.provisionedTime) && self.provisionedTime == oldSelf.provisionedTime)",message="status.provisionedTime: is written once"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.expirationTime) || (has(self.expirationTime) && self.expirationTime <= oldSelf.expirationTime)",message="status.expirationTime: may only move earlier"
+type SupportAccessRecordStatus struct {
+	// startTime is when access opens or opened.
+	//
+	// +optional
+	StartTime *metav1.Time `json:"startTime,omitempty"`
+
+	// expirationTime is when access ends unless it is ended earlier.
+	//
+	// +optional
+	ExpirationTime *metav1.Time `json:"expirationTime,omitempty"`
+
+	// provisionedTime is when every binding was in place. Empty means that access was never wholly given.
+	//
+	// +optional
+	ProvisionedTime *metav1.MicroTime `json:"provisionedTime,omitempty"`
+
+	// bindings are the bindings that give access, as the API server made them.
+	//
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=256
+	Bindings []RecordedBinding `json:"bindings,omitempty"`
+
+	// rules name, for each role, what it allowed when access opened.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=role
+	// +kubebuilder:validation:MaxItems=4
+	Rules []RecordedRules `json:"rules,omitempty"`
+
+	// removedEngineers were taken off before the end.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=16
+	RemovedEngineers []RemovedEngineer `json:"removedEngineers,omitempty"`
+
+	// endTime is when access had been taken away, or when it was settled that it will never be given.
+	//
+	// +optional
+	EndTime *metav1.MicroTime `json:"endTime,omitempty"`
+
+	// endReason is how it ended, in one word.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	EndReason string `json:"endReason,omitempty"`
+
+	// endMessage is how it ended, in a sentence.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=4096
+	EndMessage string `json:"endMessage,omitempty"`
+
+	// endedBy is who or what ended it, never empty once it has ended.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	EndedBy string `json:"endedBy,omitempty"`
+
+	// verifiedTime is when the API server itself said that the identities may do nothing any more.
+	//
+	// +optional
+	VerifiedTime *metav1.MicroTime `json:"verifiedTime,omitempty"`
+
+	// transitions are what happened, oldest first.
+	//
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=128
+	Transitions []Transition `json:"transitions,omitempty"`
+
+	// droppedTransitions is how many transitions did not fit.
+	//
+	// +optional
+	DroppedTransitions int32 `json:"droppedTransitions,omitempty"`
+}
+
+// RecordedBinding is a binding as the API server made it.
+type RecordedBinding struct {
+	// namespace is the binding's namespace. Empty means a ClusterRoleBinding.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace,omitempty"`
+
+	// name is the binding's name.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+
+	// uid is the binding's UID.
+	//
+	// +required
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	UID types.UID `json:"uid"`
+
+	// role is the ClusterRole that it binds.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Role string `json:"role"`
+
+	// withdrawn true means that it was taken away before the end.
+	//
+	// +optional
+	Withdrawn bool `json:"withdrawn,omitempty"`
+}
+
+// RecordedRules names the rules of one role.
+type RecordedRules struct {
+	// role is the ClusterRole.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Role string `json:"role"`
+
+	// digest is the SHA-256 of its rules. The ConfigMap rules-DIGEST in the operator's namespace holds them.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	Digest string `json:"digest"`
+}
+
+// RemovedEngineer is a person who was taken off a grant.
+type RemovedEngineer struct {
+	// name is the person.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	Name string `json:"name"`
+
+	// time is when.
+	//
+	// +required
+	Time metav1.MicroTime `json:"time"`
+
+	// by is who did it.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	By string `json:"by"`
+}
+
+// Transition is one thing that happened to a grant.
+type Transition struct {
+	// time is when it had happened.
+	//
+	// +required
+	Time metav1.MicroTime `json:"time"`
+
+	// type is what happened, in one word.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	Type string `json:"type"`
+
+	// by is who or what did it, never empty.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	By string `json:"by"`
+
+	// message says it in a sentence.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=4096
+	Message string `json:"message,omitempty"`
+}
+
+// SupportAccessRecordList is a list of records.
+//
+// +kubebuilder:object:root=true
+type SupportAccessRecordList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	// items are the records.
+	Items []SupportAccessRecord `json:"items"`
+}
