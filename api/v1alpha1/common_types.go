@@ -11,7 +11,7 @@ import (
 //
 // +kubebuilder:validation:MinLength=2
 // +kubebuilder:validation:MaxLength=16
-// +kubebuilder:validation:Pattern=`^([0-9]{1,5}h)?([0-9]{1,6}m)?([0-9]{1,8}s)?$`
+// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}h)?([0-9]{1,6}m)?([0-9]{1,8}s)?$')",message="write hours, minutes and seconds, in this order, such as 24h, 90m or 1h30m; days and weeks are not units: for 3 days write 72h"
 type Duration string
 
 // Parse returns the duration as Go counts it. An empty Duration is zero. It fails only on words that the API server

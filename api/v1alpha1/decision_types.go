@@ -81,7 +81,7 @@ type SupportAccessDecisionSpec struct {
 	//
 	// +optional
 	// +kubebuilder:validation:Type=string
-	// +kubebuilder:validation:Pattern=`^[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
+	// +kubebuilder:validation:Pattern=`^2[0-9]{3}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
 	ExpirationTime *metav1.Time `json:"expirationTime,omitempty"`
 
 	// reason says why. It goes into the record.
@@ -146,6 +146,7 @@ type SupportAccessDecisionStatus struct {
 	// +listType=map
 	// +listMapKey=type
 	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:XValidation:rule="self.all(c, c.lastTransitionTime >= timestamp('2000-01-01T00:00:00Z') && c.lastTransitionTime < timestamp('3000-01-01T00:00:00Z'))",message="lastTransitionTime: must be an instant such as 2026-12-01T18:00:00Z"
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
 	// observedGeneration is the generation of the spec that this status speaks of. -1 means that the operator has not yet
@@ -165,6 +166,10 @@ type SupportAccessDecisionStatus struct {
 // +kubebuilder:object:root=true
 type SupportAccessDecisionList struct {
 	metav1.TypeMeta `json:",inline"`
+
+	// metadata is the list's metadata.
+	//
+	// +optional
 	metav1.ListMeta `json:"metadata,omitempty"`
 
 	// items are the decisions.

@@ -45,9 +45,8 @@ type SupportAccessGrant struct {
 // SupportAccessGrantSpec is what is granted. Everything but reason and case.url is fixed once it is applied: one rule
 // at this level, because a rule below an optional field can be evaded by unsetting that field first.
 //
-// +kubebuilder:validation:XValidation:rule="self.engineers == oldSelf.engineers && self.roles == oldSelf.roles && has(self.scope) == has(oldSelf.scope) && (!has(self.scope) || self.scope == oldSelf.scope) && has(self.duration) == has(oldSelf.duration) && (!has(self.duration) || self.duration == oldSelf.duration) && has(self.expirationTime) == has(oldSelf.expirationTime) && (!has(self.expirationTime) || self.expirationTime == oldSelf.expirationTime) && has(self.startTime) == has(oldSelf.startTime) && (!has(self.startTime) || self.startTime == oldSelf.startTime) && has(self.transport) == has(oldSelf.transport) && (!has(self.transport) || self.transport == oldSelf.transport) && has(self.grantedBy) == has(oldSelf.grantedBy) && (!has(self.grantedBy) || self.grantedBy == oldSelf.grantedBy) && has(self.case) == has(oldSelf.case) && (!has(self.case) || self.case.id == oldSelf.case.id)",message="spec: a grant is never edited (only reason and case.url may be corrected): shorten it or take off an engineer with a SupportAccessDecision, give more with another grant, end it by deleting it"
+// +kubebuilder:validation:XValidation:rule="self.engineers == oldSelf.engineers && self.roles == oldSelf.roles && has(self.scope) == has(oldSelf.scope) && (!has(self.scope) || (has(self.scope.namespaces) == has(oldSelf.scope.namespaces) && (!has(self.scope.namespaces) || self.scope.namespaces == oldSelf.scope.namespaces))) && has(self.duration) == has(oldSelf.duration) && (!has(self.duration) || self.duration == oldSelf.duration) && has(self.expirationTime) == has(oldSelf.expirationTime) && (!has(self.expirationTime) || self.expirationTime == oldSelf.expirationTime) && has(self.startTime) == has(oldSelf.startTime) && (!has(self.startTime) || self.startTime == oldSelf.startTime) && has(self.transport) == has(oldSelf.transport) && (!has(self.transport) || self.transport == oldSelf.transport) && has(self.grantedBy) == has(oldSelf.grantedBy) && (!has(self.grantedBy) || self.grantedBy == oldSelf.grantedBy) && has(self.case) == has(oldSelf.case) && (!has(self.case) || self.case.id == oldSelf.case.id)",message="spec: a grant is never edited (only reason and case.url may be corrected): shorten it or take off an engineer with a SupportAccessDecision, give more with another grant, end it by deleting it"
 // +kubebuilder:validation:XValidation:rule="has(self.duration) != has(self.expirationTime)",message="spec: give exactly one of duration and expirationTime"
-// +kubebuilder:validation:XValidation:rule="!has(self.duration) || duration(self.duration) > duration('0s')",message="spec.duration: must be longer than zero"
 // +kubebuilder:validation:XValidation:rule="!has(self.startTime) || !has(self.expirationTime) || self.startTime < self.expirationTime",message="spec.startTime: must be before spec.expirationTime"
 type SupportAccessGrantSpec struct {
 	// case is the support case because of which access is given. Empty means none; a policy may require one, and elevated
@@ -95,6 +94,7 @@ type SupportAccessGrantSpec struct {
 	// duration and expirationTime is given.
 	//
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="self.matches('[1-9]')",message="must be longer than zero"
 	Duration Duration `json:"duration,omitempty"`
 
 	// expirationTime is the instant at which access ends, such as 2026-12-01T18:00:00Z. One that has passed is accepted
@@ -103,7 +103,7 @@ type SupportAccessGrantSpec struct {
 	//
 	// +optional
 	// +kubebuilder:validation:Type=string
-	// +kubebuilder:validation:Pattern=`^[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
+	// +kubebuilder:validation:Pattern=`^2[0-9]{3}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
 	ExpirationTime *metav1.Time `json:"expirationTime,omitempty"`
 
 	// startTime is the instant at which access opens, at most the policy's maxStartDelay ahead. Empty, or an instant that
@@ -111,7 +111,7 @@ type SupportAccessGrantSpec struct {
 	//
 	// +optional
 	// +kubebuilder:validation:Type=string
-	// +kubebuilder:validation:Pattern=`^[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
+	// +kubebuilder:validation:Pattern=`^2[0-9]{3}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
 	StartTime *metav1.Time `json:"startTime,omitempty"`
 
 	// transport is Gateway or Direct. Empty means the first that the policy lists; status.transport says which it became.
@@ -180,6 +180,7 @@ type SupportAccessGrantStatus struct {
 	// +listType=map
 	// +listMapKey=type
 	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:XValidation:rule="self.all(c, c.lastTransitionTime >= timestamp('2000-01-01T00:00:00Z') && c.lastTransitionTime < timestamp('3000-01-01T00:00:00Z'))",message="lastTransitionTime: must be an instant such as 2026-12-01T18:00:00Z"
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
 	// observedGeneration is the generation of the spec that this status speaks of. -1 means that the operator has not yet
@@ -196,16 +197,22 @@ type SupportAccessGrantStatus struct {
 	// startTime is when access opens or opened.
 	//
 	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^2[0-9]{3}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
 	StartTime *metav1.Time `json:"startTime,omitempty"`
 
 	// expirationTime is when access ends unless it is ended earlier.
 	//
 	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^2[0-9]{3}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
 	ExpirationTime *metav1.Time `json:"expirationTime,omitempty"`
 
 	// endTime is when access had been taken away. A grant that has it never opens again.
 	//
 	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^2[0-9]{3}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
 	EndTime *metav1.Time `json:"endTime,omitempty"`
 
 	// endReason is why it ended: a reason of the condition Ready or of the record's last transition.
@@ -253,6 +260,8 @@ type EngineerStatus struct {
 	// end of the grant.
 	//
 	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^2[0-9]{3}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
 	CredentialExpirationTime *metav1.Time `json:"credentialExpirationTime,omitempty"`
 
 	// encryptedKubeconfig is the kubeconfig, encrypted to the person's publicKey: an armored age file.
@@ -291,6 +300,10 @@ type SecretKeyReference struct {
 // +kubebuilder:object:root=true
 type SupportAccessGrantList struct {
 	metav1.TypeMeta `json:",inline"`
+
+	// metadata is the list's metadata.
+	//
+	// +optional
 	metav1.ListMeta `json:"metadata,omitempty"`
 
 	// items are the grants.

@@ -76,11 +76,8 @@ const (
 
 // SupportAccessPolicySpec is what grants may be.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.durations) || self.durations.all(d, duration(d) > duration('0s') && duration(d) <= duration(self.maxDuration))",message="spec.durations: each must be longer than zero and at most spec.maxDuration"
-// +kubebuilder:validation:XValidation:rule="duration(self.maxDuration) > duration('0s')",message="spec.maxDuration: must be longer than zero"
-// +kubebuilder:validation:XValidation:rule="!has(self.casePattern) || !''.matches(self.casePattern) || true",message="spec.casePattern: is not a regular expression (RE2)"
-// +kubebuilder:validation:XValidation:rule="!has(self.engineerPattern) || !''.matches(self.engineerPattern) || true",message="spec.engineerPattern: is not a regular expression (RE2)"
-// +kubebuilder:validation:XValidation:rule="self.roles.all(r, !has(r.maxDuration) || (duration(r.maxDuration) > duration('0s') && duration(r.maxDuration) <= duration(self.maxDuration)))",message="spec.roles[].maxDuration: must be longer than zero and at most spec.maxDuration"
+// +kubebuilder:validation:XValidation:rule="!self.maxDuration.matches('^([0-9]+[hms])+$') || !has(self.durations) || self.durations.all(d, !d.matches('^([0-9]+[hms])+$') || duration(d) <= duration(self.maxDuration))",message="spec.durations: each must be at most spec.maxDuration"
+// +kubebuilder:validation:XValidation:rule="!self.maxDuration.matches('^([0-9]+[hms])+$') || self.roles.all(r, !has(r.maxDuration) || !r.maxDuration.matches('^([0-9]+[hms])+$') || duration(r.maxDuration) <= duration(self.maxDuration))",message="spec.roles[].maxDuration: must be at most spec.maxDuration"
 type SupportAccessPolicySpec struct {
 	// newGrants is Allowed or Suspended. The default is Allowed.
 	//
@@ -93,12 +90,14 @@ type SupportAccessPolicySpec struct {
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:XValidation:rule="self.matches('[1-9]')",message="must be longer than zero"
 	Durations []Duration `json:"durations,omitempty"`
 
 	// maxDuration is the longest a grant may last, whether it names a duration or an expirationTime. The default is 168h.
 	//
 	// +optional
 	// +kubebuilder:default:="168h"
+	// +kubebuilder:validation:XValidation:rule="self.matches('[1-9]')",message="must be longer than zero"
 	MaxDuration Duration `json:"maxDuration,omitempty"`
 
 	// maxStartDelay is how far ahead startTime may lie. The default is 168h; 0s means that grants open at once.
@@ -139,6 +138,7 @@ type SupportAccessPolicySpec struct {
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:XValidation:rule="''.matches(self) in [true, false]",message="must be a regular expression (RE2)"
 	CasePattern string `json:"casePattern,omitempty"`
 
 	// engineerPattern is a regular expression (RE2) that every engineer's name must match; it is not anchored unless it
@@ -147,6 +147,7 @@ type SupportAccessPolicySpec struct {
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:XValidation:rule="''.matches(self) in [true, false]",message="must be a regular expression (RE2)"
 	EngineerPattern string `json:"engineerPattern,omitempty"`
 
 	// serviceAccountGrants is ExpirationTimeOnly, Allow or Deny. The default is ExpirationTimeOnly.
@@ -200,6 +201,7 @@ type OfferedRole struct {
 	// maxDuration is the longest that a grant with this role may last. Empty means the policy's maxDuration.
 	//
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="self.matches('[1-9]')",message="must be longer than zero"
 	MaxDuration Duration `json:"maxDuration,omitempty"`
 }
 
@@ -287,6 +289,10 @@ type Rule struct {
 // +kubebuilder:object:root=true
 type SupportAccessPolicyList struct {
 	metav1.TypeMeta `json:",inline"`
+
+	// metadata is the list's metadata.
+	//
+	// +optional
 	metav1.ListMeta `json:"metadata,omitempty"`
 
 	// items are the policies.

@@ -134,6 +134,8 @@ type RecordedGrant struct {
 	// creationTime is the API server's instant at which the grant was made.
 	//
 	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^2[0-9]{3}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
 	CreationTime *metav1.Time `json:"creationTime,omitempty"`
 }
 
@@ -147,16 +149,22 @@ type SupportAccessRecordStatus struct {
 	// startTime is when access opens or opened.
 	//
 	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^2[0-9]{3}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
 	StartTime *metav1.Time `json:"startTime,omitempty"`
 
 	// expirationTime is when access ends unless it is ended earlier.
 	//
 	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^2[0-9]{3}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
 	ExpirationTime *metav1.Time `json:"expirationTime,omitempty"`
 
 	// provisionedTime is when every binding was in place. Empty means that access was never wholly given.
 	//
 	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^2[0-9]{3}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9][.][0-9]{6}(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
 	ProvisionedTime *metav1.MicroTime `json:"provisionedTime,omitempty"`
 
 	// bindings are the bindings that give access, as the API server made them.
@@ -185,6 +193,8 @@ type SupportAccessRecordStatus struct {
 	// endTime is when access had been taken away, or when it was settled that it will never be given.
 	//
 	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^2[0-9]{3}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9][.][0-9]{6}(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
 	EndTime *metav1.MicroTime `json:"endTime,omitempty"`
 
 	// endReason is how it ended, in one word.
@@ -208,6 +218,8 @@ type SupportAccessRecordStatus struct {
 	// verifiedTime is when the API server itself said that the identities may do nothing any more.
 	//
 	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^2[0-9]{3}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9][.][0-9]{6}(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
 	VerifiedTime *metav1.MicroTime `json:"verifiedTime,omitempty"`
 
 	// transitions are what happened, oldest first.
@@ -288,6 +300,8 @@ type RemovedEngineer struct {
 	// time is when.
 	//
 	// +required
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^2[0-9]{3}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9][.][0-9]{6}(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
 	Time metav1.MicroTime `json:"time"`
 
 	// by is who did it.
@@ -303,6 +317,8 @@ type Transition struct {
 	// time is when it had happened.
 	//
 	// +required
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^2[0-9]{3}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9][.][0-9]{6}(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
 	Time metav1.MicroTime `json:"time"`
 
 	// type is what happened, in one word.
@@ -331,6 +347,10 @@ type Transition struct {
 // +kubebuilder:object:root=true
 type SupportAccessRecordList struct {
 	metav1.TypeMeta `json:",inline"`
+
+	// metadata is the list's metadata.
+	//
+	// +optional
 	metav1.ListMeta `json:"metadata,omitempty"`
 
 	// items are the records.
