@@ -1,0 +1,222 @@
+package grant
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"supportaccess.dev/operator/api/v1alpha1"
+	"supportaccess.dev/operator/internal/access"
+	"supportaccess.dev/operator/internal/lifecycle"
+)
+
+// save writes the status if it changed, and reports whether the state did. A grant that is about to vanish is not
+// written: nobody could read it.
+func (r *Reconciler) save(ctx context.Context, s *sight, verdict lifecycle.Verdict, done outcome) (bool, error) {
+	if s.grant == nil {
+		return false, nil
+	}
+	before := s.grant.DeepCopy()
+	s.grant.Status = statusOf(s, verdict, done)
+	stateChanged := readyReason(before) != readyReason(s.grant)
+	if equality.Semantic.DeepEqual(before.Status, s.grant.Status) || vanishing(s, verdict, done) {
+		return stateChanged, nil
+	}
+	if err := r.Client.Status().Patch(ctx, s.grant, client.MergeFrom(before)); client.IgnoreNotFound(err) != nil {
+		return false, fmt.Errorf("write status of grant %s: %w", s.key, err)
+	}
+	return stateChanged, nil
+}
+
+// vanishing reports whether this pass takes off the last finalizer of a grant that is being deleted.
+func vanishing(s *sight, verdict lifecycle.Verdict, done outcome) bool {
+	finalizers := s.grant.Finalizers
+	return !s.grant.DeletionTimestamp.IsZero() && verdict.Wants == lifecycle.WantsClosed && done.problem == nil &&
+		len(finalizers) == 1 && finalizers[0] == v1alpha1.FinalizerGrant
+}
+
+func readyReason(grant *v1alpha1.SupportAccessGrant) string {
+	ready := meta.FindStatusCondition(grant.Status.Conditions, v1alpha1.ConditionReady)
+	if ready == nil {
+		return ""
+	}
+	return ready.Reason
+}
+
+// statusOf returns the status that a pass leads to. It takes facts from the record and conditions from the verdict; of
+// the present status it keeps only what cannot be known otherwise: where credentials are, and since when a condition holds.
+func statusOf(s *sight, verdict lifecycle.Verdict, done outcome) v1alpha1.SupportAccessGrantStatus {
+	status := *s.grant.Status.DeepCopy()
+	status.ObservedGeneration = s.grant.Generation
+	if s.record != nil && !verdict.NameUsed {
+		status.Transport = s.record.Spec.Transport
+		status.StartTime, status.ExpirationTime = s.record.Status.StartTime, s.record.Status.ExpirationTime
+		if end := s.record.Status.EndTime; end != nil {
+			at := metav1.NewTime(end.Time)
+			at = at.Rfc3339Copy()
+			status.EndTime, status.EndReason, status.EndedBy = &at, s.record.Status.EndReason, s.record.Status.EndedBy
+		}
+	}
+	if verdict.NameUsed && status.EndTime == nil {
+		at := metav1.NewTime(s.now)
+		at = at.Rfc3339Copy()
+		status.EndTime, status.EndReason, status.EndedBy = &at, v1alpha1.EndNameUsed, lifecycle.Operator
+	}
+	status.Engineers = engineersOf(s, verdict, done)
+	for _, c := range conditionsOf(s, verdict, done) {
+		c.ObservedGeneration = s.grant.Generation
+		if c.LastTransitionTime.IsZero() {
+			c.LastTransitionTime = metav1.NewTime(s.now)
+		}
+		meta.SetStatusCondition(&status.Conditions, c)
+	}
+	for _, abnormal := range []string{v1alpha1.ConditionStalled, v1alpha1.ConditionReconciling} {
+		if c := meta.FindStatusCondition(status.Conditions, abnormal); c != nil && c.Status == metav1.ConditionFalse {
+			meta.RemoveStatusCondition(&status.Conditions, abnormal)
+		}
+	}
+	return status
+}
+
+// engineersOf returns where each engineer finds the credential. Nothing is left of it once the grant has ended.
+func engineersOf(s *sight, verdict lifecycle.Verdict, done outcome) []v1alpha1.EngineerStatus {
+	if verdict.Wants != lifecycle.WantsOpen || s.record == nil {
+		return nil
+	}
+	known := map[string]v1alpha1.EngineerStatus{}
+	for _, e := range s.grant.Status.Engineers {
+		known[e.Name] = e
+	}
+	for _, c := range done.credentials {
+		known[c.Engineer] = engineerStatus(c)
+	}
+	var out []v1alpha1.EngineerStatus
+	for _, name := range verdict.Engineers {
+		if e, ok := known[name]; ok {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+func engineerStatus(c access.Credential) v1alpha1.EngineerStatus {
+	dies := metav1.NewTime(c.Expiration)
+	e := v1alpha1.EngineerStatus{
+		Name: c.Engineer, Username: c.Username, CredentialExpirationTime: &dies, EncryptedKubeconfig: c.Encrypted,
+	}
+	if c.SecretName != "" {
+		e.CredentialSecretRef = &v1alpha1.SecretKeyReference{
+			Namespace: v1alpha1.CredentialsNamespace, Name: c.SecretName, Key: access.KeyKubeconfig,
+		}
+	}
+	return e
+}
+
+// conditionsOf returns every condition of a grant. Stalled and Reconciling are False where they are to be absent.
+func conditionsOf(s *sight, verdict lifecycle.Verdict, done outcome) []metav1.Condition {
+	state, message := verdict.State, verdict.Message
+	closed := verdict.Wants == lifecycle.WantsClosed
+	if closed && done.problem != nil {
+		state, message = v1alpha1.StateClosing, "access is being taken away: "+verdict.Message
+	}
+	if access.IsNameTaken(done.problem) && !closed {
+		state, message = v1alpha1.StateFailed, done.problem.Error()
+	}
+	return []metav1.Condition{
+		condition(v1alpha1.ConditionReady, isReady(state), state, message),
+		activeCondition(s, verdict, done),
+		condition(v1alpha1.ConditionApproved, true, v1alpha1.ReasonNotRequired, "the policy asks for no approval"),
+		provisionedCondition(s, verdict, done),
+		verifiedCondition(s, verdict, done),
+		condition(v1alpha1.ConditionStalled, isStalled(state), state, message),
+		condition(v1alpha1.ConditionReconciling, state == v1alpha1.StateOpening || state == v1alpha1.StateClosing, state, message),
+	}
+}
+
+// isReady reports whether the cluster is as a grant in a state demands. An end is as good as an opening: kstatus takes
+// False for work in progress, for ever.
+func isReady(state string) bool {
+	switch state {
+	case v1alpha1.StateScheduled, v1alpha1.StateAwaitingApproval, v1alpha1.StateActive, v1alpha1.StateExpired, v1alpha1.StateRevoked:
+		return true
+	default:
+		return false
+	}
+}
+
+// isStalled reports whether a grant in a state waits for a person.
+func isStalled(state string) bool {
+	return state == v1alpha1.StateDenied || state == v1alpha1.StateRefused || state == v1alpha1.StateFailed
+}
+
+func activeCondition(s *sight, verdict lifecycle.Verdict, done outcome) metav1.Condition {
+	switch {
+	case s.provisioned() && verdict.Wants == lifecycle.WantsOpen:
+		return condition(v1alpha1.ConditionActive, true, v1alpha1.StateActive, verdict.Message)
+	case s.provisioned() && !s.ended() && done.problem != nil:
+		return condition(v1alpha1.ConditionActive, true, v1alpha1.StateClosing, "access may still exist: "+publicMessage(done.problem))
+	default:
+		return condition(v1alpha1.ConditionActive, false, v1alpha1.ReasonNoAccess, "no access exists")
+	}
+}
+
+func provisionedCondition(s *sight, verdict lifecycle.Verdict, done outcome) metav1.Condition {
+	switch {
+	case done.problem != nil:
+		return condition(v1alpha1.ConditionProvisioned, false, reasonOf(done.problem), publicMessage(done.problem))
+	case verdict.Wants == lifecycle.WantsClosed:
+		return condition(v1alpha1.ConditionProvisioned, false, v1alpha1.ReasonTakenAway, "nothing of this grant is left")
+	case s.provisioned():
+		return condition(v1alpha1.ConditionProvisioned, true, v1alpha1.ReasonProvisioned, "identities, credentials and bindings are in place")
+	case verdict.State == v1alpha1.StateFailed:
+		return condition(v1alpha1.ConditionProvisioned, false, v1alpha1.ReasonMissing, verdict.Message)
+	default:
+		return condition(v1alpha1.ConditionProvisioned, false, v1alpha1.ReasonNotYet, "access has not been opened")
+	}
+}
+
+func verifiedCondition(s *sight, verdict lifecycle.Verdict, done outcome) metav1.Condition {
+	c := metav1.Condition{Type: v1alpha1.ConditionVerified, Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonNotYet, Message: "it is asked when the grant has ended"}
+	switch {
+	case !s.ended() || verdict.NameUsed:
+	case s.record.Status.VerifiedTime != nil || s.record.Status.ProvisionedTime == nil:
+		c.Status, c.Reason, c.Message = metav1.ConditionTrue, v1alpha1.ReasonNoAccess, "the API server says that no engineer of this grant may do anything"
+		if s.record.Status.ProvisionedTime == nil {
+			c.Message = "access was never given"
+		}
+	case done.leftover != "":
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.ReasonAccessRemains, clip(done.leftover, maxMessage)
+	default:
+		c.Reason, c.Message = v1alpha1.ReasonCouldNotAsk, "the API server could not yet be asked"
+	}
+	return c
+}
+
+func condition(kind string, holds bool, reason, message string) metav1.Condition {
+	c := metav1.Condition{Type: kind, Status: metav1.ConditionFalse, Reason: reason, Message: clip(message, maxMessage)}
+	if holds {
+		c.Status = metav1.ConditionTrue
+	}
+	return c
+}
+
+func reasonOf(err error) string {
+	if access.IsNameTaken(err) {
+		return v1alpha1.ReasonNameTaken
+	}
+	return v1alpha1.ReasonError
+}
+
+// publicMessage returns what of an error may be shown: the API server's messages name objects and rules, never content.
+func publicMessage(err error) string {
+	var taken *access.NameTakenError
+	if errors.As(err, &taken) {
+		return taken.Error()
+	}
+	return clip(err.Error(), maxMessage)
+}

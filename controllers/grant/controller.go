@@ -1,0 +1,196 @@
+// Package grant brings the cluster to what each SupportAccessGrant demands now: it observes, decides, enacts, saves and
+// announces. What to decide it asks internal/lifecycle, and what access consists of it leaves to internal/access.
+package grant
+
+import (
+	"context"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"supportaccess.dev/operator/api/v1alpha1"
+	"supportaccess.dev/operator/internal/access"
+	"supportaccess.dev/operator/internal/lifecycle"
+)
+
+// Admission says whether the admission policies guard the cluster.
+type Admission interface {
+	// InForce returns since when they have done so without a break, and otherwise why nothing may open.
+	InForce() (since time.Time, pending string)
+}
+
+// Addresses says how engineers reach the API server.
+type Addresses interface {
+	// Cluster returns the address and the CA, or an error that says what a person must set.
+	Cluster(ctx context.Context) (access.Cluster, error)
+}
+
+// Reconciler opens and closes grants.
+type Reconciler struct {
+	// Client reads from the cache and writes.
+	Client client.Client
+	// Live reads from the API server itself, where stale would be unsafe.
+	Live client.Reader
+	// Keeper opens and closes access.
+	Keeper access.Keeper
+	// Admission says whether anything may open.
+	Admission Admission
+	// Addresses says how engineers reach the API server.
+	Addresses Addresses
+	// Recorder announces changes as Kubernetes Events.
+	Recorder events.EventRecorder
+	// Clock is read once a pass.
+	Clock clock.PassiveClock
+	// Workers is how many grants are worked on at once.
+	Workers int
+	// Woken wakes every grant, when admission comes into force.
+	Woken <-chan event.GenericEvent
+}
+
+// Priorities of the queue: what takes away goes before what gives, and both before what only looks.
+const (
+	priorityEnd  = 100
+	priorityOpen = 0
+)
+
+// passTime is for how long one pass may give access. It is less than the time between the moment at which a leader must
+// have stopped and the moment at which another may begin.
+const passTime = 4 * time.Second
+
+// Indexes of the cache.
+const (
+	indexRoles      = "spec.roles"
+	indexNamespaces = "scope.namespaces"
+	indexGrant      = "grant"
+)
+
+// SetupWithManager registers the controller and what it watches.
+func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) error {
+	if err := index(ctx, mgr.GetFieldIndexer()); err != nil {
+		return err
+	}
+	secrets, accounts, namespaces := partial("Secret"), partial("ServiceAccount"), partial("Namespace")
+	b := ctrl.NewControllerManagedBy(mgr).Named("grant").
+		Watches(&v1alpha1.SupportAccessGrant{}, prioritized(r.grantsOfGrant)).
+		Watches(&v1alpha1.SupportAccessRecord{}, prioritized(r.grantsOfRecord)).
+		Watches(&v1alpha1.SupportAccessDecision{}, prioritized(r.grantsOfDecision)).
+		Watches(&v1alpha1.SupportAccessPolicy{}, prioritized(r.allGrants)).
+		Watches(&rbacv1.RoleBinding{}, prioritized(grantsOfChild)).
+		Watches(&rbacv1.ClusterRoleBinding{}, prioritized(grantsOfChild)).
+		Watches(&rbacv1.ClusterRole{}, prioritized(r.grantsOfRole)).
+		WatchesMetadata(secrets, prioritized(grantsOfChild)).
+		WatchesMetadata(accounts, prioritized(grantsOfChild)).
+		WatchesMetadata(namespaces, prioritized(r.grantsOfNamespace), builder.WithPredicates(namespaceChanged())).
+		WithOptions(controller.Options{MaxConcurrentReconciles: r.Workers, ReconciliationTimeout: time.Minute})
+	if r.Woken != nil {
+		b = b.WatchesRawSource(source.Channel(r.Woken, prioritized(r.allGrants)))
+	}
+	return b.Complete(r)
+}
+
+func partial(kind string) *metav1.PartialObjectMetadata {
+	object := &metav1.PartialObjectMetadata{}
+	object.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind(kind))
+	return object
+}
+
+// index lets grants be found by role and by namespace, and records by the grant they are about.
+func index(ctx context.Context, indexer client.FieldIndexer) error {
+	if err := indexer.IndexField(ctx, &v1alpha1.SupportAccessRecord{}, indexRoles, func(o client.Object) []string {
+		return openOnly(o, o.(*v1alpha1.SupportAccessRecord).Spec.Roles)
+	}); err != nil {
+		return err
+	}
+	if err := indexer.IndexField(ctx, &v1alpha1.SupportAccessRecord{}, indexNamespaces, func(o client.Object) []string {
+		record := o.(*v1alpha1.SupportAccessRecord)
+		return openOnly(o, lifecycle.ScopeOf(record.Spec.Scope, record.Spec.Grant.Namespace))
+	}); err != nil {
+		return err
+	}
+	for _, kind := range []client.Object{&rbacv1.RoleBinding{}, &rbacv1.ClusterRoleBinding{}, partial("Secret"), partial("ServiceAccount")} {
+		if err := indexer.IndexField(ctx, kind, indexGrant, func(o client.Object) []string {
+			key, ok := access.GrantOf(o)
+			if !ok {
+				return nil
+			}
+			return []string{key.String()}
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openOnly returns values for a record whose grant has not ended, and none for the many that have.
+func openOnly(o client.Object, values []string) []string {
+	if o.(*v1alpha1.SupportAccessRecord).Status.EndTime != nil {
+		return nil
+	}
+	return values
+}
+
+// namespaceChanged passes a namespace whose policy label changed or that begins to go.
+func namespaceChanged() predicate.Predicate {
+	return predicate.Funcs{
+		CreateFunc:  func(event.CreateEvent) bool { return true },
+		DeleteFunc:  func(event.DeleteEvent) bool { return true },
+		GenericFunc: func(event.GenericEvent) bool { return false },
+		UpdateFunc: func(e event.UpdateEvent) bool {
+			return e.ObjectOld.GetDeletionTimestamp().IsZero() != e.ObjectNew.GetDeletionTimestamp().IsZero() ||
+				e.ObjectOld.GetLabels()[v1alpha1.LabelPolicy] != e.ObjectNew.GetLabels()[v1alpha1.LabelPolicy]
+		},
+	}
+}
+
+type mapper func(context.Context, client.Object) []types.NamespacedName
+
+// prioritized queues the grants that an object concerns; those for which it may take something away go first. What is
+// merely listed at the start goes last, as controller-runtime has it.
+func prioritized(m mapper) handler.EventHandler {
+	inner := handler.Funcs{
+		CreateFunc: func(ctx context.Context, e event.CreateEvent, q workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+			priority := priorityOpen
+			if takesAway(e.Object) {
+				priority = priorityEnd
+			} else if e.IsInInitialList {
+				priority = handler.LowPriority
+			}
+			enqueue(q, priority, m(ctx, e.Object))
+		},
+		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+			priority := priorityOpen
+			if takesAway(e.ObjectNew) {
+				priority = priorityEnd
+			}
+			enqueue(q, priority, m(ctx, e.ObjectNew))
+		},
+		DeleteFunc: func(ctx context.Context, e event.DeleteEvent, q workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+			enqueue(q, priorityEnd, m(ctx, e.Object))
+		},
+		GenericFunc: func(ctx context.Context, e event.GenericEvent, q workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+			enqueue(q, priorityOpen, m(ctx, e.Object))
+		},
+	}
+	return inner
+}
+
+// takesAway reports whether an object may mean that access is to be taken away.
+func takesAway(o client.Object) bool {
+	d, ok := o.(*v1alpha1.SupportAccessDecision)
+	return !o.GetDeletionTimestamp().IsZero() || ok && d.Spec.Action != v1alpha1.ActionApprove
+}

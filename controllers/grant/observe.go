@@ -1,0 +1,384 @@
+package grant
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"supportaccess.dev/operator/api/v1alpha1"
+	"supportaccess.dev/operator/internal/access"
+	"supportaccess.dev/operator/internal/lifecycle"
+)
+
+// sight is everything that a pass has learnt about one grant.
+type sight struct {
+	key types.NamespacedName
+	now time.Time
+	// until is when the pass is too old to give anything.
+	until access.Until
+
+	// grant is nil once it is gone, record is nil before the grant was first seen.
+	grant  *v1alpha1.SupportAccessGrant
+	record *v1alpha1.SupportAccessRecord
+	// foreign says that the record was found as a tombstone of the name, not in the grant's namespace.
+	foreign   bool
+	decisions []v1alpha1.SupportAccessDecision
+	world     lifecycle.World
+
+	// policies are the policies of the places in the grant's scope, by namespace.
+	policies map[string]namespacePolicy
+	roles    map[string]*rbacv1.ClusterRole
+	cluster  access.Cluster
+
+	// bindings and credentials are what the cache has of this grant's.
+	bindings    []client.Object
+	credentials map[string]*metav1.PartialObjectMetadata
+	accounts    map[string]*metav1.PartialObjectMetadata
+}
+
+// namespacePolicy is the policy of one namespace: its name, and nil where there is none of that name.
+type namespacePolicy struct {
+	name   string
+	policy *v1alpha1.SupportAccessPolicy
+}
+
+func (s *sight) facts() lifecycle.Facts {
+	return lifecycle.Facts{Now: s.now, Grant: s.grant, Record: s.record, Decisions: s.decisions, World: s.world}
+}
+
+func (s *sight) provisioned() bool {
+	return s.record != nil && s.record.Status.ProvisionedTime != nil
+}
+
+func (s *sight) ended() bool {
+	return s.record != nil && s.record.Status.EndTime != nil
+}
+
+// observe gathers what a verdict on a grant needs. It reads the cache, and the API server itself only where something
+// looks as if access had been taken away.
+func (r *Reconciler) observe(ctx context.Context, key types.NamespacedName) (*sight, error) {
+	now := r.Clock.Now()
+	s := &sight{key: key, now: now, until: access.Until(now.Add(passTime))}
+	for _, step := range []func(context.Context, *sight) error{r.seeGrant, r.seeRecord, r.seeChildren} {
+		if err := step(ctx, s); err != nil {
+			return nil, err
+		}
+	}
+	s.world.AdmissionSince, s.world.AdmissionPending = r.Admission.InForce()
+	if s.ended() || s.grant == nil && s.record == nil {
+		return s, nil
+	}
+	for _, step := range []func(context.Context, *sight) error{r.seeDecisions, r.seePlaces, r.seeRoles, r.seeAddress} {
+		if err := step(ctx, s); err != nil {
+			return nil, err
+		}
+	}
+	judge(s)
+	if s.provisioned() {
+		return s, r.seeWhatWasTaken(ctx, s)
+	}
+	return s, nil
+}
+
+func (r *Reconciler) seeGrant(ctx context.Context, s *sight) error {
+	grant := &v1alpha1.SupportAccessGrant{}
+	err := r.Client.Get(ctx, s.key, grant)
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("get grant %s: %w", s.key, err)
+	}
+	s.grant = grant
+	return nil
+}
+
+// seeRecord reads the record of the grant's name. Where the cache has none the API server is asked, and the tombstones
+// too: a name that was used must not look new because the cache lags or the namespace was made anew.
+func (r *Reconciler) seeRecord(ctx context.Context, s *sight) error {
+	record := &v1alpha1.SupportAccessRecord{}
+	err := r.Client.Get(ctx, s.key, record)
+	if err == nil {
+		s.record = record
+		return nil
+	}
+	if !apierrors.IsNotFound(err) {
+		return fmt.Errorf("get record %s: %w", s.key, err)
+	}
+	if s.grant == nil {
+		return nil
+	}
+	for _, place := range []types.NamespacedName{s.key, TombstoneKey(s.key)} {
+		record := &v1alpha1.SupportAccessRecord{}
+		err := r.Live.Get(ctx, place, record)
+		if err == nil {
+			s.record, s.foreign = record, place != s.key
+			return nil
+		}
+		if !apierrors.IsNotFound(err) {
+			return fmt.Errorf("get record %s: %w", place, err)
+		}
+	}
+	return nil
+}
+
+// TombstoneKey returns where the record of a grant lies once its namespace is gone: a name with a dot, which no grant has.
+func TombstoneKey(grant types.NamespacedName) types.NamespacedName {
+	return types.NamespacedName{Namespace: v1alpha1.SystemNamespace, Name: MirrorName(grant)}
+}
+
+// MirrorName returns the name of a grant's record outside the grant's own namespace.
+func MirrorName(grant types.NamespacedName) string {
+	return grant.Namespace + "." + grant.Name
+}
+
+// seeChildren lists what the cache has of the grant's bindings, credentials and identities.
+func (r *Reconciler) seeChildren(ctx context.Context, s *sight) error {
+	mine := client.MatchingFields{indexGrant: s.key.String()}
+	bindings, clusterBindings := &rbacv1.RoleBindingList{}, &rbacv1.ClusterRoleBindingList{}
+	if err := r.Client.List(ctx, bindings, mine); err != nil {
+		return fmt.Errorf("list bindings of grant %s: %w", s.key, err)
+	}
+	if err := r.Client.List(ctx, clusterBindings, mine); err != nil {
+		return fmt.Errorf("list cluster bindings of grant %s: %w", s.key, err)
+	}
+	for i := range bindings.Items {
+		if bindings.Items[i].Namespace != v1alpha1.CredentialsNamespace {
+			s.bindings = append(s.bindings, &bindings.Items[i])
+		}
+	}
+	for i := range clusterBindings.Items {
+		s.bindings = append(s.bindings, &clusterBindings.Items[i])
+	}
+	var err error
+	if s.credentials, err = r.metadataOf(ctx, "Secret", mine); err != nil {
+		return err
+	}
+	s.accounts, err = r.metadataOf(ctx, "ServiceAccount", mine)
+	return err
+}
+
+func (r *Reconciler) metadataOf(ctx context.Context, kind string, mine client.ListOption) (map[string]*metav1.PartialObjectMetadata, error) {
+	list := &metav1.PartialObjectMetadataList{}
+	list.SetGroupVersionKind(partial(kind + "List").GroupVersionKind())
+	if err := r.Client.List(ctx, list, client.InNamespace(v1alpha1.CredentialsNamespace), mine); err != nil {
+		return nil, fmt.Errorf("list %s: %w", kind, err)
+	}
+	byName := make(map[string]*metav1.PartialObjectMetadata, len(list.Items))
+	for i := range list.Items {
+		byName[list.Items[i].Name] = &list.Items[i]
+	}
+	return byName, nil
+}
+
+// seeDecisions reads the decisions that may concern the grant: those of its namespace, and the cluster-wide ones.
+func (r *Reconciler) seeDecisions(ctx context.Context, s *sight) error {
+	decisions, err := decisionsFor(ctx, r.Client, s.key.Namespace)
+	if err != nil {
+		return err
+	}
+	s.decisions = decisions
+	return nil
+}
+
+func decisionsFor(ctx context.Context, reader client.Reader, namespace string) ([]v1alpha1.SupportAccessDecision, error) {
+	var out []v1alpha1.SupportAccessDecision
+	for _, place := range []string{namespace, v1alpha1.SystemNamespace} {
+		list := &v1alpha1.SupportAccessDecisionList{}
+		if err := reader.List(ctx, list, client.InNamespace(place)); err != nil {
+			return nil, fmt.Errorf("list decisions in %q: %w", place, err)
+		}
+		out = append(out, list.Items...)
+		if namespace == v1alpha1.SystemNamespace {
+			break
+		}
+	}
+	return out, nil
+}
+
+// scope returns the places that the grant means, from the record once there is one.
+func (s *sight) scope() []string {
+	if s.record != nil && !s.foreign {
+		return lifecycle.ScopeOf(s.record.Spec.Scope, s.record.Spec.Grant.Namespace)
+	}
+	return lifecycle.ScopeOf(s.grant.Spec.Scope, s.grant.Namespace)
+}
+
+// seePlaces looks at the namespaces of the grant: whether each is there to stay, and which policy holds in it.
+func (r *Reconciler) seePlaces(ctx context.Context, s *sight) error {
+	s.policies = map[string]namespacePolicy{}
+	places := append([]string{s.key.Namespace}, s.scope()...)
+	for _, name := range places {
+		if _, seen := s.policies[name]; seen || name == "" {
+			continue
+		}
+		namespace, err := r.namespace(ctx, name)
+		if err != nil {
+			return err
+		}
+		if namespace == nil || !namespace.DeletionTimestamp.IsZero() {
+			s.world.GoneNamespaces = append(s.world.GoneNamespaces, name)
+			s.policies[name] = namespacePolicy{name: v1alpha1.DefaultPolicyName}
+			continue
+		}
+		if s.policies[name], err = r.policyOf(ctx, namespace); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// namespace returns the metadata of a namespace, nil if the API server itself says that there is none.
+func (r *Reconciler) namespace(ctx context.Context, name string) (*metav1.PartialObjectMetadata, error) {
+	for _, reader := range []client.Reader{r.Client, r.Live} {
+		namespace := partial("Namespace")
+		err := reader.Get(ctx, types.NamespacedName{Name: name}, namespace)
+		if err == nil {
+			return namespace, nil
+		}
+		if !apierrors.IsNotFound(err) {
+			return nil, fmt.Errorf("get namespace %q: %w", name, err)
+		}
+	}
+	return nil, nil
+}
+
+func (r *Reconciler) policyOf(ctx context.Context, namespace *metav1.PartialObjectMetadata) (namespacePolicy, error) {
+	name := namespace.Labels[v1alpha1.LabelPolicy]
+	if name == "" {
+		name = v1alpha1.DefaultPolicyName
+	}
+	policy := &v1alpha1.SupportAccessPolicy{}
+	err := r.Client.Get(ctx, types.NamespacedName{Name: name}, policy)
+	if apierrors.IsNotFound(err) {
+		return namespacePolicy{name: name}, nil
+	}
+	if err != nil {
+		return namespacePolicy{}, fmt.Errorf("get policy %q: %w", name, err)
+	}
+	return namespacePolicy{name: name, policy: policy}, nil
+}
+
+// seeRoles reads the ClusterRoles of the grant. One that the cache has not is asked for at the API server: its absence
+// takes access away.
+func (r *Reconciler) seeRoles(ctx context.Context, s *sight) error {
+	s.roles = map[string]*rbacv1.ClusterRole{}
+	for _, name := range s.roleNames() {
+		role := &rbacv1.ClusterRole{}
+		err := r.Client.Get(ctx, types.NamespacedName{Name: name}, role)
+		if apierrors.IsNotFound(err) {
+			err = r.Live.Get(ctx, types.NamespacedName{Name: name}, role)
+		}
+		if apierrors.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("get ClusterRole %q: %w", name, err)
+		}
+		s.roles[name] = role
+	}
+	return nil
+}
+
+func (s *sight) roleNames() []string {
+	if s.record != nil && !s.foreign {
+		return s.record.Spec.Roles
+	}
+	return s.grant.Spec.Roles
+}
+
+// seeAddress asks how engineers reach the API server, for a grant that is yet to open.
+func (r *Reconciler) seeAddress(ctx context.Context, s *sight) error {
+	if s.record != nil && s.foreign {
+		return nil
+	}
+	cluster, err := r.Addresses.Cluster(ctx)
+	if err != nil {
+		s.world.Missing = append(s.world.Missing, err.Error())
+	}
+	s.cluster = cluster
+	return nil
+}
+
+// seeWhatWasTaken finds what somebody took from an open grant by hand. What the cache lacks or has otherwise counts only
+// when the API server itself says so: a cache that lags must revoke nobody.
+func (r *Reconciler) seeWhatWasTaken(ctx context.Context, s *sight) error {
+	now := lifecycle.Decide(s.facts()).Engineers
+	ever := s.record.Spec.Engineers
+	for _, recorded := range s.record.Status.Bindings {
+		if recorded.Withdrawn || s.gone(recorded.Namespace) || s.cachedIntact(recorded, now, ever) {
+			continue
+		}
+		live, err := r.Keeper.LiveBinding(ctx, recorded)
+		if err != nil {
+			return err
+		}
+		if live == nil {
+			s.withdraw(recorded, "was deleted")
+		} else if !access.Intact(live, recorded, s.record.Spec.Grant, now, ever) {
+			s.withdraw(recorded, "was changed")
+		}
+	}
+	return r.seeLostCredentials(ctx, s, now)
+}
+
+func (s *sight) gone(namespace string) bool {
+	for _, gone := range s.world.GoneNamespaces {
+		if gone == namespace {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *sight) cachedIntact(recorded v1alpha1.RecordedBinding, now, ever []string) bool {
+	for _, b := range s.bindings {
+		if b.GetNamespace() == recorded.Namespace && b.GetName() == recorded.Name {
+			return access.Intact(b, recorded, s.record.Spec.Grant, now, ever)
+		}
+	}
+	return false
+}
+
+func (s *sight) withdraw(recorded v1alpha1.RecordedBinding, what string) {
+	kind := "RoleBinding"
+	if recorded.Namespace == "" {
+		kind = "ClusterRoleBinding"
+	}
+	s.world.Withdrawn = append(s.world.Withdrawn, lifecycle.Withdrawal{
+		Namespace: recorded.Namespace,
+		Message:   fmt.Sprintf("%s %s of role %s in %q %s", kind, recorded.Name, recorded.Role, recorded.Namespace, what),
+	})
+}
+
+// seeLostCredentials finds the engineers whose ServiceAccount or Secret somebody deleted.
+func (r *Reconciler) seeLostCredentials(ctx context.Context, s *sight, engineers []string) error {
+	for _, engineer := range engineers {
+		name := access.IdentityName(s.record.Spec.Grant, engineer)
+		for kind, cached := range map[string]map[string]*metav1.PartialObjectMetadata{"Secret": s.credentials, "ServiceAccount": s.accounts} {
+			if o, ok := cached[name]; ok && o.DeletionTimestamp.IsZero() {
+				continue
+			}
+			live := partial(kind)
+			err := r.Live.Get(ctx, types.NamespacedName{Namespace: v1alpha1.CredentialsNamespace, Name: name}, live)
+			if err == nil && live.DeletionTimestamp.IsZero() {
+				if kind == "Secret" {
+					s.credentials[name] = live
+				}
+				continue
+			}
+			if client.IgnoreNotFound(err) != nil {
+				return fmt.Errorf("get %s %q: %w", kind, name, err)
+			}
+			s.world.LostCredentials = append(s.world.LostCredentials, engineer)
+			break
+		}
+	}
+	return nil
+}

@@ -1,0 +1,367 @@
+package grant
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"supportaccess.dev/operator/api/v1alpha1"
+	"supportaccess.dev/operator/internal/access"
+	"supportaccess.dev/operator/internal/lifecycle"
+)
+
+// outcome is what a pass did: what the status needs beside the verdict.
+type outcome struct {
+	// credentials are those that this pass made or renewed.
+	credentials []access.Credential
+	// again is when to look again besides the verdict's own instant, zero for never.
+	again time.Time
+	// unfinished says that a watch will bring the grant back and that there is nothing to tell yet.
+	unfinished bool
+	// leftover is why an identity of an ended grant may still do something, as the API server says it.
+	leftover string
+	// problem is an error of the pass that the status shows.
+	problem error
+}
+
+// Reconcile brings the cluster to what one grant demands now.
+func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	s, err := r.observe(ctx, request.NamespacedName)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	verdict := lifecycle.Decide(s.facts())
+	done := r.enact(ctx, s, &verdict)
+	if done.unfinished {
+		return reconcile.Result{}, nil
+	}
+	changed, err := r.save(ctx, s, verdict, done)
+	if err != nil {
+		return reconcile.Result{}, errors.Join(done.problem, err)
+	}
+	if changed {
+		r.announce(s, verdict, done)
+	}
+	if err := r.release(ctx, s, verdict, done); err != nil {
+		return reconcile.Result{}, errors.Join(done.problem, err)
+	}
+	return next(s, verdict, done)
+}
+
+// next says when to come back: at the instant at which the verdict changes, or earlier where something is due.
+func next(s *sight, verdict lifecycle.Verdict, done outcome) (reconcile.Result, error) {
+	if done.problem != nil && !access.IsNameTaken(done.problem) {
+		return reconcile.Result{}, done.problem
+	}
+	at := verdict.Until
+	if !done.again.IsZero() && (at.IsZero() || done.again.Before(at)) {
+		at = done.again
+	}
+	if at.IsZero() {
+		return reconcile.Result{}, nil
+	}
+	priority := priorityOpen
+	if at.Equal(verdict.Expiration) {
+		priority = priorityEnd
+	}
+	return reconcile.Result{RequeueAfter: max(at.Sub(s.now), time.Millisecond), Priority: &priority}, nil
+}
+
+// enact does what a verdict wants.
+func (r *Reconciler) enact(ctx context.Context, s *sight, verdict *lifecycle.Verdict) outcome {
+	switch verdict.Wants {
+	case lifecycle.WantsOpen:
+		if s.provisioned() {
+			return r.keepOpen(ctx, s, *verdict)
+		}
+		return r.open(ctx, s, verdict)
+	case lifecycle.WantsClosed:
+		return r.close(ctx, s, *verdict)
+	default:
+		return r.settle(ctx, s, *verdict)
+	}
+}
+
+// settle makes sure that a grant which may not open yet is on record: its name is used from now on, and its instants
+// are fixed as soon as they are known.
+func (r *Reconciler) settle(ctx context.Context, s *sight, verdict lifecycle.Verdict) outcome {
+	if s.record == nil {
+		return outcome{problem: r.createRecord(ctx, s, verdict)}
+	}
+	if s.record.Status.ExpirationTime.Equal(instant(verdict.Expiration)) || verdict.Expiration.IsZero() {
+		return outcome{}
+	}
+	return outcome{problem: r.updateRecord(ctx, s, func(record *v1alpha1.SupportAccessRecord) {
+		recordInstants(record, verdict, s.now)
+	})}
+}
+
+// open gives access, in the order that a crash at any line leaves safe: no access without a record, none without the
+// finalizer that holds the grant, and none on the word of a cache.
+func (r *Reconciler) open(ctx context.Context, s *sight, verdict *lifecycle.Verdict) outcome {
+	if done := r.settle(ctx, s, *verdict); done.problem != nil {
+		return done
+	}
+	if !controllerutil.ContainsFinalizer(s.grant, v1alpha1.FinalizerGrant) {
+		if err := r.hold(ctx, s); err != nil {
+			return outcome{problem: err}
+		}
+		return outcome{unfinished: true}
+	}
+	if err := r.lookAgain(ctx, s); err != nil {
+		return outcome{problem: err}
+	}
+	*verdict = lifecycle.Decide(s.facts())
+	if verdict.Wants != lifecycle.WantsOpen {
+		return r.enact(ctx, s, verdict)
+	}
+	giving, cancel := context.WithTimeout(ctx, passTime)
+	defer cancel()
+	opened, err := r.Keeper.Open(giving, s.order(*verdict), s.until)
+	if err != nil {
+		return outcome{problem: err}
+	}
+	if err := r.recordOpening(ctx, s, *verdict, opened); err != nil {
+		return outcome{problem: err}
+	}
+	*verdict = lifecycle.Decide(s.facts())
+	return outcome{credentials: opened.Credentials, again: r.renewalDue(s, opened.Credentials)}
+}
+
+// lookAgain reads the grant and the decisions from the API server itself, because a cache that has not yet heard of a
+// revocation must not open what was revoked.
+func (r *Reconciler) lookAgain(ctx context.Context, s *sight) error {
+	grant := &v1alpha1.SupportAccessGrant{}
+	if err := r.Live.Get(ctx, s.key, grant); err == nil {
+		s.grant = grant
+	} else if apierrors.IsNotFound(err) {
+		s.grant = nil
+	} else {
+		return fmt.Errorf("get grant %s: %w", s.key, err)
+	}
+	decisions, err := decisionsFor(ctx, r.Live, s.key.Namespace)
+	if err != nil {
+		return err
+	}
+	s.decisions = decisions
+	return nil
+}
+
+// order is what a verdict wants to be open.
+func (s *sight) order(verdict lifecycle.Verdict) access.Order {
+	order := access.Order{
+		Grant:      s.record.Spec.Grant,
+		GrantedBy:  s.record.Spec.GrantedBy,
+		Roles:      s.record.Spec.Roles,
+		Namespaces: verdict.Namespaces,
+		Expiration: verdict.Expiration,
+		Cluster:    s.cluster,
+	}
+	for _, e := range s.grant.Spec.Engineers {
+		if slices.Contains(verdict.Engineers, e.Name) {
+			order.Engineers = append(order.Engineers, e)
+		}
+	}
+	if policy := s.policies[s.key.Namespace].policy; policy != nil {
+		order.Readers = policy.Spec.CredentialReaders
+	}
+	return order
+}
+
+// keepOpen keeps an open grant as the verdict wants it: what was taken away stays away, and credentials live until the
+// end. In a quiet pass it writes nothing.
+func (r *Reconciler) keepOpen(ctx context.Context, s *sight, verdict lifecycle.Verdict) outcome {
+	if err := r.takeAway(ctx, s, verdict); err != nil {
+		return outcome{problem: err}
+	}
+	if err := r.recordChanges(ctx, s, verdict); err != nil {
+		return outcome{problem: err}
+	}
+	return r.renew(ctx, s, verdict)
+}
+
+// takeAway takes engineers and namespaces out of an open grant.
+func (r *Reconciler) takeAway(ctx context.Context, s *sight, verdict lifecycle.Verdict) error {
+	remains := access.RemainsOf(s.record, nil)
+	inScope := func(b v1alpha1.RecordedBinding) bool { return slices.Contains(verdict.Namespaces, b.Namespace) }
+	if away := slices.DeleteFunc(slices.Clone(remains.Bindings), inScope); len(away) > 0 {
+		if err := r.Keeper.Unbind(ctx, remains.Grant, away); err != nil {
+			return err
+		}
+	}
+	if !s.mustTakeOff(verdict) {
+		return nil
+	}
+	remains.Bindings = slices.DeleteFunc(slices.Clone(remains.Bindings), func(b v1alpha1.RecordedBinding) bool { return !inScope(b) })
+	return r.Keeper.TakeOff(ctx, remains, verdict.Engineers)
+}
+
+// mustTakeOff reports whether an engineer whom the verdict takes off may still have something.
+func (s *sight) mustTakeOff(verdict lifecycle.Verdict) bool {
+	recorded := s.record.Status.RemovedEngineers
+	return slices.ContainsFunc(verdict.Removed, func(removal lifecycle.Removal) bool {
+		name := access.IdentityName(s.record.Spec.Grant, removal.Engineer)
+		done := slices.ContainsFunc(recorded, func(e v1alpha1.RemovedEngineer) bool { return e.Name == removal.Engineer })
+		return !done || s.credentials[name] != nil || s.accounts[name] != nil
+	})
+}
+
+// renew keeps the credentials of an open grant alive until its end, and replaces those that would outlive it.
+func (r *Reconciler) renew(ctx context.Context, s *sight, verdict lifecycle.Verdict) outcome {
+	var done outcome
+	order := s.order(verdict)
+	for _, engineer := range order.Engineers {
+		renewal := access.Renewal{Reissue: true}
+		if secret := s.credentials[access.IdentityName(order.Grant, engineer.Name)]; secret != nil {
+			if issued, dies, filled := access.CredentialTimes(secret); filled {
+				renewal = access.RenewalOf(issued, dies, verdict.Expiration, s.now)
+			}
+		}
+		credential, err := r.apply(ctx, s, order, engineer, renewal)
+		if err != nil {
+			done.problem = errors.Join(done.problem, err)
+			continue
+		}
+		if credential != nil {
+			done.credentials = append(done.credentials, *credential)
+		}
+		done.again = earlier(done.again, renewal.Next)
+	}
+	if len(done.credentials) > 0 {
+		done.again = earlier(done.again, r.renewalDue(s, done.credentials))
+	}
+	return done
+}
+
+func (r *Reconciler) apply(ctx context.Context, s *sight, order access.Order, engineer v1alpha1.Engineer, renewal access.Renewal) (*access.Credential, error) {
+	var credential access.Credential
+	var err error
+	giving, cancel := context.WithTimeout(ctx, passTime)
+	defer cancel()
+	switch {
+	case renewal.Reissue:
+		credential, err = r.Keeper.Reissue(giving, order, engineer, s.until)
+	case renewal.Renew:
+		credential, err = r.Keeper.Renew(giving, order, engineer, s.until)
+	default:
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &credential, nil
+}
+
+// renewalDue returns when the first of some credentials wants renewal.
+func (r *Reconciler) renewalDue(s *sight, credentials []access.Credential) time.Time {
+	var due time.Time
+	for _, c := range credentials {
+		due = earlier(due, access.RenewalOf(s.now, c.Expiration, s.record.Status.ExpirationTime.Time, s.now).Next)
+	}
+	return due
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || (!b.IsZero() && b.Before(a)) {
+		return b
+	}
+	return a
+}
+
+// close takes everything away and then says so in the record. It waits for nothing but the bindings and credentials.
+func (r *Reconciler) close(ctx context.Context, s *sight, verdict lifecycle.Verdict) outcome {
+	if s.record == nil {
+		return r.closeUnrecorded(ctx, s, verdict)
+	}
+	if s.ended() {
+		if err := r.sweep(ctx, s); err != nil {
+			return outcome{problem: err}
+		}
+		return r.verify(ctx, s)
+	}
+	scope := lifecycle.ScopeOf(s.record.Spec.Scope, s.record.Spec.Grant.Namespace)
+	if err := r.Keeper.Close(ctx, access.RemainsOf(s.record, scope)); err != nil {
+		return outcome{problem: err}
+	}
+	if err := r.sweep(ctx, s); err != nil {
+		return outcome{problem: err}
+	}
+	return r.recordEnd(ctx, s, verdict)
+}
+
+// closeUnrecorded settles a grant that never was on record: it is put on record as ended, and what carries its labels
+// is swept.
+func (r *Reconciler) closeUnrecorded(ctx context.Context, s *sight, verdict lifecycle.Verdict) outcome {
+	if err := r.sweep(ctx, s); err != nil {
+		return outcome{problem: err}
+	}
+	if s.grant == nil || !s.grant.DeletionTimestamp.IsZero() || verdict.End == nil {
+		return outcome{}
+	}
+	return outcome{problem: r.createRecord(ctx, s, verdict)}
+}
+
+// sweep deletes what the cache still has of a grant that has ended: what an earlier leader made in its last breath.
+func (r *Reconciler) sweep(ctx context.Context, s *sight) error {
+	for _, b := range s.bindings {
+		if !access.Names(b) {
+			continue
+		}
+		uid := b.GetUID()
+		if err := r.Client.Delete(ctx, b, client.Preconditions{UID: &uid}); ignoreGone(err) != nil {
+			return fmt.Errorf("sweep binding %s/%s: %w", b.GetNamespace(), b.GetName(), err)
+		}
+	}
+	for kind, objects := range map[string]map[string]*metav1.PartialObjectMetadata{"Secret": s.credentials, "ServiceAccount": s.accounts} {
+		for name, o := range objects {
+			o.SetGroupVersionKind(partial(kind).GroupVersionKind())
+			uid := o.GetUID()
+			if err := r.Client.Delete(ctx, o, client.Preconditions{UID: &uid}); ignoreGone(err) != nil {
+				return fmt.Errorf("sweep %s %q: %w", kind, name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// ignoreGone drops the errors that say that an object is gone or another by now.
+func ignoreGone(err error) error {
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return nil
+	}
+	return err
+}
+
+// hold puts the finalizer on the grant before anything of it may be open.
+func (r *Reconciler) hold(ctx context.Context, s *sight) error {
+	held := s.grant.DeepCopy()
+	controllerutil.AddFinalizer(held, v1alpha1.FinalizerGrant)
+	patch := client.MergeFromWithOptions(s.grant, client.MergeFromWithOptimisticLock{})
+	if err := r.Client.Patch(ctx, held, patch); err != nil {
+		return fmt.Errorf("hold grant %s: %w", s.key, err)
+	}
+	return nil
+}
+
+// release takes the finalizer off a grant of which nothing is open any more.
+func (r *Reconciler) release(ctx context.Context, s *sight, verdict lifecycle.Verdict, done outcome) error {
+	if done.problem != nil || verdict.Wants != lifecycle.WantsClosed || s.grant == nil ||
+		!controllerutil.ContainsFinalizer(s.grant, v1alpha1.FinalizerGrant) {
+		return nil
+	}
+	released := s.grant.DeepCopy()
+	controllerutil.RemoveFinalizer(released, v1alpha1.FinalizerGrant)
+	patch := client.MergeFromWithOptions(s.grant, client.MergeFromWithOptimisticLock{})
+	if err := r.Client.Patch(ctx, released, patch); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("release grant %s: %w", s.key, err)
+	}
+	return nil
+}

@@ -1,0 +1,281 @@
+package grant
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"supportaccess.dev/operator/api/v1alpha1"
+	"supportaccess.dev/operator/internal/access"
+	"supportaccess.dev/operator/internal/lifecycle"
+	"supportaccess.dev/operator/internal/review"
+)
+
+const (
+	// maxTransitions is how many transitions a record keeps; the first and the latest matter most.
+	maxTransitions = 128
+	// maxMessage is how long a message in a record may be, in bytes.
+	maxMessage = 1024
+)
+
+// createRecord puts a grant on record. It never overwrites: where there is one already, the next pass reads it.
+func (r *Reconciler) createRecord(ctx context.Context, s *sight, verdict lifecycle.Verdict) error {
+	record := newRecord(s, verdict)
+	err := r.Client.Create(ctx, record)
+	if apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("create record %s: the cache had not yet seen it: %w", s.key, err)
+	}
+	if err != nil {
+		return fmt.Errorf("create record %s: %w", s.key, err)
+	}
+	s.record = record
+	return nil
+}
+
+// newRecord renders the record of a grant as first seen.
+func newRecord(s *sight, verdict lifecycle.Verdict) *v1alpha1.SupportAccessRecord {
+	spec := s.grant.Spec
+	created := s.grant.CreationTimestamp
+	record := &v1alpha1.SupportAccessRecord{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: s.key.Namespace,
+			Name:      s.key.Name,
+			Labels: map[string]string{
+				v1alpha1.LabelManaged: "true", v1alpha1.LabelGrant: s.key.Name, v1alpha1.LabelGrantNamespace: s.key.Namespace,
+			},
+		},
+		Spec: v1alpha1.SupportAccessRecordSpec{
+			Grant: v1alpha1.RecordedGrant{
+				Namespace: s.key.Namespace, Name: s.key.Name, UID: s.grant.UID,
+				SpecDigest: lifecycle.SpecDigest(spec), CreationTime: &created,
+			},
+			GrantedBy: spec.GrantedBy, Case: spec.Case, Reason: spec.Reason, Roles: spec.Roles, Scope: spec.Scope,
+			Transport: s.transport(), Policy: s.policies[s.key.Namespace].name,
+		},
+	}
+	for _, e := range spec.Engineers {
+		record.Spec.Engineers = append(record.Spec.Engineers, e.Name)
+	}
+	addTransition(record, s.now, v1alpha1.TransitionGranted, orUnknown(spec.GrantedBy), spec.Reason)
+	recordInstants(record, verdict, s.now)
+	if verdict.End != nil {
+		recordEndOf(record, *verdict.End, s.now)
+	}
+	return record
+}
+
+// updateRecord changes the record in one write that fails if somebody else wrote it since it was read.
+func (r *Reconciler) updateRecord(ctx context.Context, s *sight, change func(*v1alpha1.SupportAccessRecord)) error {
+	record := s.record.DeepCopy()
+	change(record)
+	if err := r.Client.Update(ctx, record); err != nil {
+		return fmt.Errorf("update record %s/%s: %w", record.Namespace, record.Name, err)
+	}
+	s.record = record
+	return nil
+}
+
+// recordInstants stores when access starts and ends, once they are known.
+func recordInstants(record *v1alpha1.SupportAccessRecord, verdict lifecycle.Verdict, now time.Time) {
+	if record.Status.StartTime == nil {
+		record.Status.StartTime = instant(verdict.Start)
+	}
+	if verdict.Shortened != nil {
+		addTransition(record, now, v1alpha1.TransitionShortened, verdict.Shortened.By, verdict.Shortened.Message)
+	}
+	if at := instant(verdict.Expiration); at != nil && (record.Status.ExpirationTime == nil || at.Before(record.Status.ExpirationTime)) {
+		record.Status.ExpirationTime = at
+	}
+}
+
+// recordOpening stores that access was given, by which bindings, and what it allows. It is the last write of opening:
+// only from here on does a missing binding count as taken away.
+func (r *Reconciler) recordOpening(ctx context.Context, s *sight, verdict lifecycle.Verdict, opened access.Opened) error {
+	return r.updateRecord(ctx, s, func(record *v1alpha1.SupportAccessRecord) {
+		recordInstants(record, verdict, s.now)
+		recordRemovals(record, verdict, s.now)
+		at := metav1.NewMicroTime(r.Clock.Now())
+		record.Status.ProvisionedTime, record.Status.Bindings = &at, opened.Bindings
+		for _, name := range record.Spec.Roles {
+			if role := s.roles[name]; role != nil {
+				record.Status.Rules = append(record.Status.Rules, v1alpha1.RecordedRules{Role: name, Digest: review.RulesDigest(role.Rules)})
+			}
+		}
+		addTransition(record, at.Time, v1alpha1.TransitionOpened, lifecycle.Operator,
+			fmt.Sprintf("access is open until %s", verdict.Expiration.UTC().Format(time.RFC3339)))
+	})
+}
+
+// recordChanges stores what changed about an open grant: its end, its people, its places, its roles. It writes nothing
+// where nothing changed.
+func (r *Reconciler) recordChanges(ctx context.Context, s *sight, verdict lifecycle.Verdict) error {
+	changed := s.record.DeepCopy()
+	recordInstants(changed, verdict, s.now)
+	recordRemovals(changed, verdict, s.now)
+	recordWithdrawals(changed, s, verdict)
+	recordRoleChanges(changed, s)
+	if len(changed.Status.Transitions) == len(s.record.Status.Transitions) && changed.Status.DroppedTransitions == s.record.Status.DroppedTransitions {
+		return nil
+	}
+	return r.updateRecord(ctx, s, func(record *v1alpha1.SupportAccessRecord) { *record = *changed })
+}
+
+func recordRemovals(record *v1alpha1.SupportAccessRecord, verdict lifecycle.Verdict, now time.Time) {
+	for _, removal := range verdict.Removed {
+		if slices.ContainsFunc(record.Status.RemovedEngineers, func(e v1alpha1.RemovedEngineer) bool { return e.Name == removal.Engineer }) {
+			continue
+		}
+		record.Status.RemovedEngineers = append(record.Status.RemovedEngineers, v1alpha1.RemovedEngineer{
+			Name: removal.Engineer, Time: metav1.NewMicroTime(now), By: removal.By,
+		})
+		addTransition(record, now, v1alpha1.TransitionEngineerRemoved, removal.By, removal.Engineer+" "+removal.Message)
+	}
+}
+
+func recordWithdrawals(record *v1alpha1.SupportAccessRecord, s *sight, verdict lifecycle.Verdict) {
+	for i := range record.Status.Bindings {
+		b := &record.Status.Bindings[i]
+		if b.Withdrawn || slices.Contains(verdict.Namespaces, b.Namespace) {
+			continue
+		}
+		b.Withdrawn = true
+		message := fmt.Sprintf("role %s in namespace %q", b.Role, b.Namespace)
+		for _, w := range s.world.Withdrawn {
+			if w.Namespace == b.Namespace {
+				message = w.Message
+			}
+		}
+		if s.gone(b.Namespace) {
+			message += ": the namespace was deleted"
+		}
+		addTransition(record, s.now, v1alpha1.TransitionBindingWithdrawn, lifecycle.Unknown, message)
+	}
+}
+
+// recordRoleChanges stores that a ClusterRole allows something else than when access opened, allowed or not.
+func recordRoleChanges(record *v1alpha1.SupportAccessRecord, s *sight) {
+	for i := range record.Status.Rules {
+		rules := &record.Status.Rules[i]
+		role := s.roles[rules.Role]
+		if role == nil {
+			continue
+		}
+		if digest := review.RulesDigest(role.Rules); digest != rules.Digest {
+			rules.Digest = digest
+			addTransition(record, s.now, v1alpha1.TransitionRoleChanged, lifecycle.Unknown, "ClusterRole "+rules.Role+" was changed")
+		}
+	}
+}
+
+// recordEnd asks the API server for evidence that nothing is left, and stores that the grant has ended.
+func (r *Reconciler) recordEnd(ctx context.Context, s *sight, verdict lifecycle.Verdict) outcome {
+	leftover, askErr := "", error(nil)
+	if s.provisioned() {
+		leftover, askErr = r.Keeper.Leftover(ctx, s.record.Spec.Grant, s.record.Spec.Engineers, s.probes())
+	}
+	err := r.updateRecord(ctx, s, func(record *v1alpha1.SupportAccessRecord) {
+		recordRemovals(record, verdict, s.now)
+		recordInstants(record, verdict, s.now)
+		at := r.Clock.Now()
+		recordEndOf(record, *verdict.End, at)
+		if record.Status.ProvisionedTime != nil && leftover == "" && askErr == nil {
+			recordVerified(record, at)
+		}
+	})
+	if err != nil {
+		return outcome{problem: err}
+	}
+	if leftover != "" || askErr != nil {
+		return outcome{leftover: leftover, again: s.now.Add(time.Second)}
+	}
+	return outcome{}
+}
+
+// verifyFor is for how long after the end the API server is asked again whether an identity may still do something.
+const verifyFor = time.Hour
+
+// verify asks again, for a grant that has ended and of which it is not yet proven that nothing is left.
+func (r *Reconciler) verify(ctx context.Context, s *sight) outcome {
+	status := s.record.Status
+	if status.ProvisionedTime == nil || status.VerifiedTime != nil || s.now.Sub(status.EndTime.Time) > verifyFor {
+		return outcome{}
+	}
+	leftover, err := r.Keeper.Leftover(ctx, s.record.Spec.Grant, s.record.Spec.Engineers, s.probes())
+	if err != nil || leftover != "" {
+		return outcome{leftover: leftover, again: s.now.Add(time.Minute)}
+	}
+	return outcome{problem: r.updateRecord(ctx, s, func(record *v1alpha1.SupportAccessRecord) { recordVerified(record, r.Clock.Now()) })}
+}
+
+func recordVerified(record *v1alpha1.SupportAccessRecord, now time.Time) {
+	at := metav1.NewMicroTime(now)
+	record.Status.VerifiedTime = &at
+	addTransition(record, now, v1alpha1.TransitionVerified, lifecycle.Operator, "the API server says that no engineer may do anything any more")
+}
+
+// probes are requests that engineers could make while the grant was open: the first that each of its roles allows, in
+// each of its places.
+func (s *sight) probes() []access.Probe {
+	var probes []access.Probe
+	for _, namespace := range lifecycle.ScopeOf(s.record.Spec.Scope, s.record.Spec.Grant.Namespace) {
+		for _, name := range s.record.Spec.Roles {
+			probe := access.Probe{Namespace: namespace, Verb: "get", Resource: "configmaps"}
+			if role := s.roles[name]; role != nil && len(role.Rules) > 0 && len(role.Rules[0].Resources) > 0 {
+				rule := role.Rules[0]
+				probe = access.Probe{Namespace: namespace, Verb: rule.Verbs[0], Group: rule.APIGroups[0], Resource: rule.Resources[0]}
+			}
+			probes = append(probes, probe)
+		}
+	}
+	return slices.Compact(probes)
+}
+
+func recordEndOf(record *v1alpha1.SupportAccessRecord, end lifecycle.End, now time.Time) {
+	at := metav1.NewMicroTime(now)
+	record.Status.EndTime, record.Status.EndReason, record.Status.EndedBy = &at, end.Reason, end.By
+	record.Status.EndMessage = clip(end.Message, maxMessage)
+	addTransition(record, now, end.Reason, end.By, end.Message)
+}
+
+// addTransition appends a transition; past the limit it counts it, so that the record stays readable and bounded.
+func addTransition(record *v1alpha1.SupportAccessRecord, now time.Time, kind, by, message string) {
+	if len(record.Status.Transitions) >= maxTransitions {
+		record.Status.DroppedTransitions++
+		record.Status.Transitions = record.Status.Transitions[:maxTransitions-1]
+	}
+	record.Status.Transitions = append(record.Status.Transitions, v1alpha1.Transition{
+		Time: metav1.NewMicroTime(now), Type: kind, By: by, Message: clip(message, maxMessage),
+	})
+}
+
+func clip(message string, limit int) string {
+	if len(message) <= limit {
+		return message
+	}
+	cut := limit - len("…")
+	for cut > 0 && message[cut]&0xC0 == 0x80 {
+		cut--
+	}
+	return message[:cut] + "…"
+}
+
+func orUnknown(by string) string {
+	if by == "" {
+		return lifecycle.Unknown
+	}
+	return by
+}
+
+// instant returns a time as the API stores it, nil for none.
+func instant(t time.Time) *metav1.Time {
+	if t.IsZero() {
+		return nil
+	}
+	at := metav1.NewTime(t.Truncate(time.Second))
+	return &at
+}
+

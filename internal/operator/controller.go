@@ -1,0 +1,232 @@
+// Package operator puts the operator together: flags become options, options a manager. It decides nothing about grants.
+package operator
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap/zapcore"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"supportaccess.dev/operator/api/v1alpha1"
+	"supportaccess.dev/operator/config/admission"
+	"supportaccess.dev/operator/controllers/decision"
+	"supportaccess.dev/operator/controllers/grant"
+	"supportaccess.dev/operator/controllers/guard"
+	"supportaccess.dev/operator/internal/access"
+)
+
+// Options are what the controller can be told.
+type Options struct {
+	LeaderElect      bool
+	MetricsAddress   string
+	HealthAddress    string
+	ClusterServer    string
+	ClusterCABundle  string
+	RecordRetention  time.Duration
+	ExtraSystemUsers []string
+	Stamp            string
+	Workers          int
+	LogLevel         string
+	LogFormat        string
+}
+
+// The ways in which a grant gets its granter's name.
+const (
+	stampPolicy   = "Policy"
+	stampManifest = "Manifest"
+)
+
+// ControllerCommand returns the subcommand that runs the controller.
+func ControllerCommand(version string) *cobra.Command {
+	var o Options
+	command := &cobra.Command{
+		Use:   "controller",
+		Short: "Open and close grants",
+		Args:  cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error {
+			return runController(command.Context(), o, version)
+		},
+	}
+	flags := command.Flags()
+	flags.BoolVar(&o.LeaderElect, "leader-elect", false, "work only while holding the lease support-access-controller, so that several replicas may run")
+	flags.StringVar(&o.MetricsAddress, "metrics-bind-address", ":8443", "address of the metrics, over TLS and for who may read them; 0 for none")
+	flags.StringVar(&o.HealthAddress, "health-probe-bind-address", ":8081", "address of /healthz and /readyz; 0 for none")
+	flags.StringVar(&o.ClusterServer, "cluster-server", "", "URL at which engineers reach the API server; empty to read kube-public/cluster-info")
+	flags.StringVar(&o.ClusterCABundle, "cluster-ca-bundle", "", "file with the PEM bundle by which engineers know the API server; empty to read kube-public/cluster-info, or the system's")
+	flags.DurationVar(&o.RecordRetention, "record-retention", 400*24*time.Hour, "how long a record is kept after its grant ended")
+	flags.StringSliceVar(&o.ExtraSystemUsers, "extra-system-users", nil, "users of the control plane whom the admission policies except besides the usual ones")
+	flags.StringVar(&o.Stamp, "stamp", stampPolicy, "who writes grantedBy into a grant: Policy (a MutatingAdmissionPolicy) or Manifest (whoever applies it)")
+	flags.IntVar(&o.Workers, "workers", 16, "how many grants are worked on at once")
+	flags.StringVar(&o.LogLevel, "log-level", "info", "debug, info or error")
+	flags.StringVar(&o.LogFormat, "log-format", "json", "json or text")
+	return command
+}
+
+// Scheme returns the kinds that the operator reads and writes.
+func Scheme() (*runtime.Scheme, error) {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			return nil, fmt.Errorf("add kinds to the scheme: %w", err)
+		}
+	}
+	return scheme, nil
+}
+
+func runController(ctx context.Context, o Options, version string) error {
+	if err := o.check(); err != nil {
+		return err
+	}
+	setLogger(o)
+	config, err := ctrl.GetConfig()
+	if err != nil {
+		return fmt.Errorf("find the API server: %w", err)
+	}
+	mgr, err := NewManager(config, o)
+	if err != nil {
+		return err
+	}
+	if err := AddControllers(ctx, mgr, o); err != nil {
+		return err
+	}
+	ctrl.Log.Info("Starting", "version", version)
+	if err := mgr.Start(ctx); err != nil {
+		return fmt.Errorf("run: %w", err)
+	}
+	return nil
+}
+
+func (o Options) check() error {
+	if o.Stamp != stampPolicy && o.Stamp != stampManifest {
+		return fmt.Errorf("--stamp: %q is neither %s nor %s", o.Stamp, stampPolicy, stampManifest)
+	}
+	if o.Workers < 1 {
+		return fmt.Errorf("--workers: %d is less than 1", o.Workers)
+	}
+	if o.RecordRetention < 0 {
+		return fmt.Errorf("--record-retention: %s is negative", o.RecordRetention)
+	}
+	if _, err := zapcore.ParseLevel(o.LogLevel); err != nil {
+		return fmt.Errorf("--log-level: %w", err)
+	}
+	if o.LogFormat != "json" && o.LogFormat != "text" {
+		return fmt.Errorf("--log-format: %q is neither json nor text", o.LogFormat)
+	}
+	return nil
+}
+
+func setLogger(o Options) {
+	level, _ := zapcore.ParseLevel(o.LogLevel)
+	encoder := zap.JSONEncoder()
+	if o.LogFormat == "text" {
+		encoder = zap.ConsoleEncoder()
+	}
+	ctrl.SetLogger(zap.New(encoder, zap.Level(level)))
+}
+
+// NewManager returns the manager with the cache that the controllers need, and no more.
+func NewManager(config *rest.Config, o Options) (ctrl.Manager, error) {
+	scheme, err := Scheme()
+	if err != nil {
+		return nil, err
+	}
+	// The API server's own fairness limits us, not a limit of the client: ends must not queue behind each other.
+	config.QPS = -1
+	mgr, err := ctrl.NewManager(config, ctrl.Options{
+		Scheme:                        scheme,
+		Cache:                         cacheOptions(),
+		Metrics:                       metricsserver.Options{BindAddress: o.MetricsAddress, SecureServing: true, FilterProvider: filters.WithAuthenticationAndAuthorization},
+		HealthProbeBindAddress:        o.HealthAddress,
+		LeaderElection:                o.LeaderElect,
+		LeaderElectionID:              v1alpha1.ControllerServiceAccount,
+		LeaderElectionNamespace:       v1alpha1.SystemNamespace,
+		LeaderElectionReleaseOnCancel: true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make the manager: %w", err)
+	}
+	return mgr, nil
+}
+
+// cacheOptions bounds what is kept in memory: of bindings and admission policies only ours, of Secrets and
+// ServiceAccounts only those of the credentials namespace, and of those only metadata, as the watches ask for no more.
+func cacheOptions() cache.Options {
+	managed := labels.SelectorFromSet(labels.Set{v1alpha1.LabelManaged: "true"})
+	ours := labels.SelectorFromSet(labels.Set{"app.kubernetes.io/part-of": "support-access"})
+	credentials := map[string]cache.Config{v1alpha1.CredentialsNamespace: {}}
+	asItIs := func(object any) (any, error) { return object, nil }
+	return cache.Options{
+		DefaultTransform: cache.TransformStripManagedFields(),
+		ByObject: map[client.Object]cache.ByObject{
+			&rbacv1.RoleBinding{}:        {Label: managed},
+			&rbacv1.ClusterRoleBinding{}: {Label: managed},
+			&corev1.Secret{}:             {Namespaces: credentials},
+			&corev1.ServiceAccount{}:     {Namespaces: credentials},
+			// When these were changed is read from their managed fields.
+			&admissionregistrationv1.ValidatingAdmissionPolicy{}:        {Label: ours, Transform: asItIs},
+			&admissionregistrationv1.ValidatingAdmissionPolicyBinding{}: {Label: ours, Transform: asItIs},
+			&admissionregistrationv1.MutatingAdmissionPolicy{}:          {Label: ours, Transform: asItIs},
+			&admissionregistrationv1.MutatingAdmissionPolicyBinding{}:   {Label: ours, Transform: asItIs},
+		},
+	}
+}
+
+// AddControllers registers every controller and health check.
+func AddControllers(ctx context.Context, mgr ctrl.Manager, o Options) error {
+	var bundle []byte
+	if o.ClusterCABundle != "" {
+		var err error
+		if bundle, err = os.ReadFile(o.ClusterCABundle); err != nil {
+			return fmt.Errorf("read --cluster-ca-bundle: %w", err)
+		}
+	}
+	now, live := clock.RealClock{}, mgr.GetAPIReader()
+	woken := make(chan event.GenericEvent, 1)
+	watch := &guard.Guard{
+		Client: mgr.GetClient(), Clock: now, Wake: woken,
+		Options: admission.Options{ExtraSystemUsers: o.ExtraSystemUsers, Stamp: o.Stamp == stampPolicy},
+	}
+	if err := watch.SetupWithManager(mgr); err != nil {
+		return fmt.Errorf("set up the guard: %w", err)
+	}
+	grants := &grant.Reconciler{
+		Client: mgr.GetClient(), Live: live, Clock: now, Workers: o.Workers, Woken: woken, Admission: watch,
+		Keeper:    access.Keeper{Client: mgr.GetClient(), Live: live, Clock: now},
+		Addresses: &access.Addresses{Told: access.Cluster{Server: o.ClusterServer, CABundle: bundle}, Live: live, Clock: now},
+		Recorder:  mgr.GetEventRecorder("support-access"),
+	}
+	if err := grants.SetupWithManager(ctx, mgr); err != nil {
+		return fmt.Errorf("set up the grant controller: %w", err)
+	}
+	decisions := &decision.Reconciler{Client: mgr.GetClient(), Live: live, Clock: now}
+	if err := decisions.SetupWithManager(mgr); err != nil {
+		return fmt.Errorf("set up the decision controller: %w", err)
+	}
+	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
+		return fmt.Errorf("add health check: %w", err)
+	}
+	if err := mgr.AddReadyzCheck("admission", func(*http.Request) error { return watch.Ready() }); err != nil {
+		return fmt.Errorf("add readiness check: %w", err)
+	}
+	return nil
+}
