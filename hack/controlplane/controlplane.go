@@ -11,9 +11,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
+
+	"supportaccess.dev/operator/hack/controlplane/process"
 )
 
 const (
@@ -21,6 +24,7 @@ const (
 	startTimeout = 2 * time.Minute
 	pollInterval = 25 * time.Millisecond
 	portAttempts = 5
+	stopGrace    = 5 * time.Second
 )
 
 // errPortTaken says that another program took a port between the choice and its use.
@@ -51,7 +55,7 @@ type ControlPlane struct {
 	ca        *authority
 	tokenKey  *rsa.PrivateKey
 	ports     ports
-	processes []*process
+	processes []*process.Process
 }
 
 // ports are the loopback ports that one control plane listens on.
@@ -206,7 +210,11 @@ func (cp *ControlPlane) writeCredentials() error {
 
 // run starts one program of the control plane.
 func (cp *ControlPlane) run(name, path string, args []string) error {
-	p, err := command{name: name, path: path, args: args, dir: cp.dir, detach: cp.options.Detach}.start()
+	p, err := process.Command{
+		Name: name, Path: path, Args: args, Dir: cp.dir, LogPath: cp.file(name + ".log"), Detach: cp.options.Detach,
+		// Nothing of the caller's environment: kwok hands its own to whoever runs exec.
+		Env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + cp.dir, "TMPDIR=" + cp.dir},
+	}.Start()
 	if err != nil {
 		return err
 	}
@@ -214,7 +222,7 @@ func (cp *ControlPlane) run(name, path string, args []string) error {
 	if !cp.options.Detach {
 		return nil
 	}
-	return RecordProcess(cp.dir, ProcessRecord{Name: name, PID: p.cmd.Process.Pid, Path: path})
+	return RecordProcess(cp.dir, ProcessRecord{Name: name, PID: p.PID(), Path: path})
 }
 
 // until polls a condition. It gives up when the context ends or a program does.
@@ -225,14 +233,36 @@ func (cp *ControlPlane) until(ctx context.Context, what string, condition func(c
 			return nil
 		}
 		for _, p := range cp.processes {
-			if p.exited() {
-				return fmt.Errorf("wait until %s: %s ended: %w", what, p.name, p.failure())
+			if p.Exited() {
+				return fmt.Errorf("wait until %s: it ended: %w", what, failure(p))
 			}
 		}
 		if pause(ctx, pollInterval) != nil {
 			newest := cp.processes[len(cp.processes)-1]
-			return fmt.Errorf("wait until %s: %w; last seen: %w\n%w", what, ctx.Err(), err, newest.failure())
+			return fmt.Errorf("wait until %s: %w; last seen: %w\n%w", what, ctx.Err(), err, failure(newest))
 		}
+	}
+}
+
+// failure describes why a program ended or did not become ready, with the end of its log.
+func failure(p *process.Process) error {
+	tail := p.Tail()
+	err := fmt.Errorf("%s: the end of %s:\n%s", p.Name, p.LogPath, tail)
+	if strings.Contains(tail, "address already in use") {
+		return errors.Join(errPortTaken, err)
+	}
+	return err
+}
+
+// pause waits for a while, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
 	}
 }
 
@@ -240,7 +270,7 @@ func (cp *ControlPlane) until(ctx context.Context, what string, condition func(c
 func (cp *ControlPlane) Stop() error {
 	var errs []error
 	for _, p := range slices.Backward(cp.processes) {
-		errs = append(errs, p.stop(stopGrace))
+		errs = append(errs, p.Stop(stopGrace))
 	}
 	cp.processes = nil
 	if cp.temporary {

@@ -229,7 +229,7 @@ func TestStopLeavesNoProcessAndNoFile(t *testing.T) {
 	}
 	var records []ProcessRecord
 	for _, p := range cp.processes {
-		records = append(records, ProcessRecord{Name: p.name, PID: p.cmd.Process.Pid, Path: p.cmd.Path})
+		records = append(records, ProcessRecord{Name: p.Name, PID: p.PID(), Path: p.Path()})
 	}
 	if len(records) != 3 {
 		t.Fatalf("%d processes, want etcd, kube-apiserver and kube-controller-manager", len(records))
@@ -278,8 +278,8 @@ func TestADetachedControlPlaneRunsUntilDown(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, p := range cp.processes {
-		if !p.await(stopGrace) {
-			t.Errorf("%s runs after Down", p.name)
+		if !p.Await(stopGrace) {
+			t.Errorf("%s runs after Down", p.Name)
 		}
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"supportaccess.dev/operator/hack/controlplane/process"
 )
 
 // processList is the file in a control plane's folder that names what Down is to stop.
@@ -61,7 +63,7 @@ func Down(ctx context.Context, dir string, log Logf) error {
 	return forgetProcesses(dir)
 }
 
-func (r ProcessRecord) alive() bool { return alive(r.PID, r.Path) }
+func (r ProcessRecord) alive() bool { return process.Alive(r.PID, r.Path) }
 
 // stop signals by number, each time after a look at what the number stands for.
 func (r ProcessRecord) stop(ctx context.Context) error {
