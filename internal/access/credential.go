@@ -132,48 +132,48 @@ func (k Keeper) issue(ctx context.Context, order Order, engineer v1alpha1.Engine
 		return Credential{}, err
 	}
 	account, secret := identity(order, engineer.Name), credential(order, engineer.Name)
-	if err := k.ensure(ctx, account); err != nil {
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() error { return k.ensureReader(groupCtx, order, engineer.Name) })
+	group.Go(func() error { return k.ensureCredential(groupCtx, order, engineer, account, secret) })
+	if err := group.Wait(); err != nil {
 		return Credential{}, err
-	}
-	if err := k.ensure(ctx, secret); err != nil {
-		return Credential{}, err
-	}
-	if err := k.ensureReader(ctx, order, engineer.Name); err != nil {
-		return Credential{}, err
-	}
-	if _, _, filled := CredentialTimes(secret); !filled {
-		if err := k.fill(ctx, order, engineer, account, secret); err != nil {
-			return Credential{}, err
-		}
 	}
 	return credentialOf(order, engineer, secret), nil
 }
 
-// ensureReader makes the Role by which a credential may be fetched and its binding.
+// ensureCredential makes the identity and the Secret of one engineer, and fills the Secret if no earlier pass did.
+func (k Keeper) ensureCredential(ctx context.Context, order Order, engineer v1alpha1.Engineer, account *corev1.ServiceAccount, secret *corev1.Secret) error {
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() error { return k.ensure(groupCtx, account) })
+	group.Go(func() error { return k.ensure(groupCtx, secret) })
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	if _, _, filled := CredentialTimes(secret); filled {
+		return nil
+	}
+	return k.fill(ctx, order, engineer, account, secret)
+}
+
+// ensureReader makes the Role by which a credential may be fetched, and then its binding: the API server looks the Role
+// up to see whether we may bind it.
 func (k Keeper) ensureReader(ctx context.Context, order Order, engineer string) error {
 	role, binding := reader(order, engineer)
 	wanted, subjects := role.Rules, binding.Subjects
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		if err := k.ensure(ctx, role); err != nil {
-			return err
-		}
-		if !equality.Semantic.DeepEqual(role.Rules, wanted) {
-			return &NameTakenError{Kind: "Role", Namespace: role.Namespace, Name: role.Name}
-		}
+	if err := k.ensure(ctx, role); err != nil {
+		return fmt.Errorf("let the credential of %q be fetched: %w", engineer, err)
+	}
+	if !equality.Semantic.DeepEqual(role.Rules, wanted) {
+		return &NameTakenError{Kind: "Role", Namespace: role.Namespace, Name: role.Name}
+	}
+	if err := k.ensure(ctx, binding); err != nil {
+		return fmt.Errorf("let the credential of %q be fetched: %w", engineer, err)
+	}
+	if equality.Semantic.DeepEqual(binding.Subjects, subjects) {
 		return nil
-	})
-	group.Go(func() error {
-		if err := k.ensure(ctx, binding); err != nil {
-			return err
-		}
-		if !equality.Semantic.DeepEqual(binding.Subjects, subjects) {
-			binding.Subjects = subjects
-			return k.Client.Update(ctx, binding)
-		}
-		return nil
-	})
-	if err := group.Wait(); err != nil {
+	}
+	binding.Subjects = subjects
+	if err := k.Client.Update(ctx, binding); err != nil {
 		return fmt.Errorf("let the credential of %q be fetched: %w", engineer, err)
 	}
 	return nil

@@ -13,7 +13,10 @@ import (
 const Operator = "support-access"
 
 // Unknown is by whom something was deleted: the API server does not say.
-const Unknown = "by whom unknown; see the API server's audit log"
+const Unknown = "unknown"
+
+// byUnknown ends a sentence about what somebody unknown did.
+const byUnknown = ", by whom unknown; see the API server's audit log"
 
 // wideGrace is how long after its creation a wide revocation still ends new grants: one that was being made while the
 // admin hit the switch was made in ignorance of it.
@@ -107,17 +110,17 @@ func endedByUse(f Facts, _ Verdict) *End {
 	if f.Grant.UID == f.Record.Spec.Grant.UID {
 		return &End{Reason: v1alpha1.EndRevoked, By: Operator, Message: "the spec is not the one that was recorded: it was changed past the API server's rules"}
 	}
-	return &End{Reason: v1alpha1.EndDeleted, By: Unknown, Message: "the grant was deleted and its name used again"}
+	return &End{Reason: v1alpha1.EndDeleted, By: Unknown, Message: "the grant was deleted and its name used again" + byUnknown}
 }
 
 // endedByNamespace ends a grant whose namespace, or every namespace of whose scope, is gone or going.
 func endedByNamespace(f Facts, v Verdict) *End {
 	home := homeOf(f)
 	if slices.Contains(f.World.GoneNamespaces, home) {
-		return &End{Reason: v1alpha1.EndNamespaceDeleted, By: Unknown, Message: fmt.Sprintf("namespace %q was deleted", home)}
+		return &End{Reason: v1alpha1.EndNamespaceDeleted, By: Unknown, Message: fmt.Sprintf("namespace %q was deleted", home) + byUnknown}
 	}
 	if provisioned(f) && len(v.Namespaces) == 0 && len(f.World.GoneNamespaces) > 0 && len(f.World.Withdrawn) == 0 {
-		return &End{Reason: v1alpha1.EndNamespaceDeleted, By: Unknown, Message: "every namespace of the scope was deleted"}
+		return &End{Reason: v1alpha1.EndNamespaceDeleted, By: Unknown, Message: "every namespace of the scope was deleted" + byUnknown}
 	}
 	return nil
 }
@@ -126,7 +129,7 @@ func endedByDeletion(f Facts, _ Verdict) *End {
 	if f.Grant != nil && f.Grant.DeletionTimestamp.IsZero() {
 		return nil
 	}
-	return &End{Reason: v1alpha1.EndDeleted, By: Unknown, Message: "the grant was deleted"}
+	return &End{Reason: v1alpha1.EndDeleted, By: Unknown, Message: "the grant was deleted" + byUnknown}
 }
 
 func endedByDecision(f Facts, _ Verdict) *End {
@@ -158,7 +161,7 @@ func endedByWithdrawal(f Facts, v Verdict) *End {
 	for _, w := range f.World.Withdrawn {
 		messages = append(messages, w.Message)
 	}
-	return &End{Reason: v1alpha1.EndBindingsWithdrawn, By: Unknown, Message: strings.Join(messages, "; ")}
+	return &End{Reason: v1alpha1.EndBindingsWithdrawn, By: Unknown, Message: strings.Join(messages, "; ") + byUnknown}
 }
 
 func endedByRole(f Facts, _ Verdict) *End {
@@ -311,7 +314,7 @@ func removed(f Facts) []Removal {
 		}
 	}
 	for _, name := range f.World.LostCredentials {
-		add(Removal{Engineer: name, By: Unknown, Message: "the credential was deleted by hand"})
+		add(Removal{Engineer: name, By: Unknown, Message: "the credential was deleted by hand" + byUnknown})
 	}
 	return out
 }

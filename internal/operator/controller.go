@@ -152,6 +152,8 @@ func NewManager(config *rest.Config, o Options) (ctrl.Manager, error) {
 	}
 	// The API server's own fairness limits us, not a limit of the client: ends must not queue behind each other.
 	config.QPS = -1
+	// The canary is warned on purpose, every few minutes.
+	config.WarningHandlerWithContext = rest.NoWarnings{}
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme:                        scheme,
 		Cache:                         cacheOptions(),
