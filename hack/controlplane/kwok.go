@@ -91,6 +91,9 @@ spec:
   resourceRef: {apiGroup: v1, kind: Pod}
   selector:
     matchExpressions:
+    [[- range .Left ]]
+    - {key: .metadata.namespace, operator: NotIn, values: [ [[- . -]] ]}
+    [[- end ]]
     - {key: .metadata.deletionTimestamp, operator: DoesNotExist}
     - {key: .status.phase, operator: In, values: [Pending]}
   next:
@@ -121,6 +124,9 @@ spec:
   resourceRef: {apiGroup: v1, kind: Pod}
   selector:
     matchExpressions:
+    [[- range .Left ]]
+    - {key: .metadata.namespace, operator: NotIn, values: [ [[- . -]] ]}
+    [[- end ]]
     - {key: .metadata.deletionTimestamp, operator: DoesNotExist}
     - {key: .status.phase, operator: In, values: [Running]}
     - {key: '.metadata.ownerReferences.[].kind', operator: In, values: [Job]}
@@ -186,7 +192,7 @@ func (cp *ControlPlane) writeKwokConfig() error {
 	var rendered bytes.Buffer
 	values := map[string]any{
 		"Port": cp.ports.kubelet, "WorkDir": workDir, "Log": cp.podLogPath(),
-		"Certificate": cp.file("kubelet.crt"), "Key": cp.file("kubelet.key"),
+		"Left": cp.options.LeaveNamespaces, "Certificate": cp.file("kubelet.crt"), "Key": cp.file("kubelet.key"),
 	}
 	if err := parsed.Execute(&rendered, values); err != nil {
 		return fmt.Errorf("render the configuration of kwok: %w", err)

@@ -16,8 +16,8 @@ import (
 	"slices"
 	"strconv"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	utilrand "k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/apimachinery/pkg/util/uuid"
@@ -74,18 +74,27 @@ func Start(ctx context.Context, cp *controlplane.ControlPlane, options Options) 
 	if err != nil {
 		return nil, err
 	}
-	s, err := newSandbox(cp, deployment, options)
-	if err != nil {
-		return nil, fmt.Errorf("play a pod of Deployment %s: %w", options.Deployment, err)
+	return play(ctx, cp, options, &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: deployment.Name + "-" + utilrand.String(5), Namespace: deployment.Namespace, UID: uuid.NewUUID(),
+		},
+		Spec: deployment.Spec.Template.Spec,
+	})
+}
+
+func play(ctx context.Context, cp *controlplane.ControlPlane, options Options, pod *corev1.Pod) (*Pod, error) {
+	s, err := newSandbox(cp, pod, options)
+	if err == nil {
+		err = s.run(ctx)
 	}
-	if err := s.run(ctx); err != nil {
-		return nil, fmt.Errorf("play pod %s/%s: %w", s.pod.Namespace, s.pod.Name, err)
+	if err != nil {
+		return nil, fmt.Errorf("play pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
 	return s.pod, nil
 }
 
-func newSandbox(cp *controlplane.ControlPlane, deployment *appsv1.Deployment, options Options) (*sandbox, error) {
-	spec := deployment.Spec.Template.Spec
+func newSandbox(cp *controlplane.ControlPlane, object *corev1.Pod, options Options) (*sandbox, error) {
+	spec := object.Spec
 	if len(spec.Containers) != 1 || len(spec.InitContainers) != 0 {
 		return nil, fmt.Errorf("it has %d containers and %d init containers; only one container can be played",
 			len(spec.Containers), len(spec.InitContainers))
@@ -99,13 +108,12 @@ func newSandbox(cp *controlplane.ControlPlane, deployment *appsv1.Deployment, op
 	if err != nil {
 		return nil, err
 	}
-	name := deployment.Name + "-" + utilrand.String(5)
 	pod := &Pod{
-		Name: name, Namespace: deployment.Namespace, IP: ip,
-		Dir: filepath.Join(options.Dir, name), container: container,
+		Name: object.Name, Namespace: object.Namespace, IP: ip,
+		Dir: filepath.Join(options.Dir, object.Name), container: container,
 	}
 	return &sandbox{
-		pod: pod, uid: string(uuid.NewUUID()), controlPlane: cp, client: client,
+		pod: pod, uid: string(object.UID), controlPlane: cp, client: client,
 		spec: spec, container: container, options: options, mounts: map[string]string{},
 	}, nil
 }

@@ -148,3 +148,6 @@ func (p *Pod) probe(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Tail is the end of what the program printed.
+func (p *Pod) Tail() string { return p.process.Tail() }
