@@ -4,6 +4,7 @@ package grant
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -60,6 +61,9 @@ type Reconciler struct {
 	Workers int
 	// Woken wakes every grant, when admission comes into force.
 	Woken <-chan event.GenericEvent
+
+	// kept are the digests of rules that are known to be stored.
+	kept sync.Map
 }
 
 // Priorities of the queue: what takes away goes before what gives, and both before what only looks.

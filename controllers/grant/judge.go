@@ -109,4 +109,3 @@ func messages(errs field.ErrorList) []string {
 	}
 	return out
 }
-

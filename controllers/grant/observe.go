@@ -114,7 +114,7 @@ func (r *Reconciler) seeRecord(ctx context.Context, s *sight) error {
 	if s.grant == nil {
 		return nil
 	}
-	for _, place := range []types.NamespacedName{s.key, TombstoneKey(s.key)} {
+	for _, place := range []types.NamespacedName{s.key, lifecycle.TombstoneKey(s.key)} {
 		record := &v1alpha1.SupportAccessRecord{}
 		err := r.Live.Get(ctx, place, record)
 		if err == nil {
@@ -126,16 +126,6 @@ func (r *Reconciler) seeRecord(ctx context.Context, s *sight) error {
 		}
 	}
 	return nil
-}
-
-// TombstoneKey returns where the record of a grant lies once its namespace is gone: a name with a dot, which no grant has.
-func TombstoneKey(grant types.NamespacedName) types.NamespacedName {
-	return types.NamespacedName{Namespace: v1alpha1.SystemNamespace, Name: MirrorName(grant)}
-}
-
-// MirrorName returns the name of a grant's record outside the grant's own namespace.
-func MirrorName(grant types.NamespacedName) string {
-	return grant.Namespace + "." + grant.Name
 }
 
 // seeChildren lists what the cache has of the grant's bindings, credentials and identities.

@@ -123,6 +123,9 @@ func (r *Reconciler) open(ctx context.Context, s *sight, verdict *lifecycle.Verd
 	if verdict.Wants != lifecycle.WantsOpen {
 		return r.enact(ctx, s, verdict)
 	}
+	if err := r.show(ctx, s); err != nil {
+		return outcome{problem: err}
+	}
 	giving, cancel := context.WithTimeout(ctx, passTime)
 	defer cancel()
 	opened, err := r.Keeper.Open(giving, s.order(*verdict), s.until)
@@ -303,10 +306,17 @@ func (r *Reconciler) closeUnrecorded(ctx context.Context, s *sight, verdict life
 	if err := r.sweep(ctx, s); err != nil {
 		return outcome{problem: err}
 	}
-	if s.grant == nil || !s.grant.DeletionTimestamp.IsZero() || verdict.End == nil {
+	switch {
+	case s.grant == nil || verdict.End == nil:
 		return outcome{}
+	case controllerutil.ContainsFinalizer(s.grant, v1alpha1.FinalizerGrant):
+		// The grant was on record once, and the record went with its namespace.
+		return outcome{problem: r.createTombstone(ctx, newRecord(s, verdict))}
+	case !s.grant.DeletionTimestamp.IsZero():
+		return outcome{}
+	default:
+		return outcome{problem: r.createRecord(ctx, s, verdict)}
 	}
-	return outcome{problem: r.createRecord(ctx, s, verdict)}
 }
 
 // sweep deletes what the cache still has of a grant that has ended: what an earlier leader made in its last breath.

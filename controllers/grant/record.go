@@ -2,12 +2,17 @@ package grant
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/internal/access"
@@ -186,6 +191,12 @@ func (r *Reconciler) recordEnd(ctx context.Context, s *sight, verdict lifecycle.
 			recordVerified(record, at)
 		}
 	})
+	if apierrors.IsNotFound(err) {
+		// The record went with its namespace. The end is kept where nothing is deleted with it.
+		tombstone := s.record.DeepCopy()
+		recordEndOf(tombstone, *verdict.End, r.Clock.Now())
+		err = r.createTombstone(ctx, tombstone)
+	}
 	if err != nil {
 		return outcome{problem: err}
 	}
@@ -193,6 +204,59 @@ func (r *Reconciler) recordEnd(ctx context.Context, s *sight, verdict lifecycle.
 		return outcome{leftover: leftover, again: s.now.Add(time.Second)}
 	}
 	return outcome{}
+}
+
+// createTombstone keeps a record in the operator's namespace. One that is there already says as much.
+func (r *Reconciler) createTombstone(ctx context.Context, record *v1alpha1.SupportAccessRecord) error {
+	if err := r.Client.Create(ctx, lifecycle.Mirror(record, v1alpha1.SystemNamespace)); err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("create tombstone of %s/%s: %w", record.Namespace, record.Name, err)
+	}
+	return nil
+}
+
+// show puts the record where the admins of the other namespaces that the grant reaches can see it, and its roles' rules
+// where they stay readable, before access is given. The record controller keeps the copies as the record is.
+func (r *Reconciler) show(ctx context.Context, s *sight) error {
+	for _, place := range lifecycle.MirrorPlaces(s.record) {
+		if err := r.Client.Create(ctx, lifecycle.Mirror(s.record, place)); err != nil && !apierrors.IsAlreadyExists(err) {
+			return fmt.Errorf("show record %s in %q: %w", s.key, place, err)
+		}
+	}
+	for name, role := range s.roles {
+		if err := r.keepRules(ctx, role.Rules); err != nil {
+			return fmt.Errorf("keep the rules of ClusterRole %q: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// keepRules stores what a role allows, once for each digest.
+func (r *Reconciler) keepRules(ctx context.Context, rules []rbacv1.PolicyRule) error {
+	digest := review.RulesDigest(rules)
+	if _, kept := r.kept.Load(digest); kept {
+		return nil
+	}
+	encoded, err := json.MarshalIndent(rules, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode rules: %w", err)
+	}
+	config := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: v1alpha1.SystemNamespace, Name: RulesName(digest), Labels: map[string]string{v1alpha1.LabelManaged: "true"},
+		},
+		Immutable: ptr.To(true),
+		Data:      map[string]string{"rules.json": string(encoded)},
+	}
+	if err := r.Client.Create(ctx, config); err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("create ConfigMap %s: %w", config.Name, err)
+	}
+	r.kept.Store(digest, struct{}{})
+	return nil
+}
+
+// RulesName returns the name of the ConfigMap that holds the rules of a digest.
+func RulesName(digest string) string {
+	return "rules-" + strings.TrimPrefix(digest, "sha256:")[:26]
 }
 
 // verifyFor is for how long after the end the API server is asked again whether an identity may still do something.
@@ -278,4 +342,3 @@ func instant(t time.Time) *metav1.Time {
 	at := metav1.NewTime(t.Truncate(time.Second))
 	return &at
 }
-

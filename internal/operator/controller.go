@@ -32,6 +32,7 @@ import (
 	"supportaccess.dev/operator/controllers/decision"
 	"supportaccess.dev/operator/controllers/grant"
 	"supportaccess.dev/operator/controllers/guard"
+	"supportaccess.dev/operator/controllers/record"
 	"supportaccess.dev/operator/internal/access"
 )
 
@@ -223,6 +224,10 @@ func AddControllers(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	decisions := &decision.Reconciler{Client: mgr.GetClient(), Live: live, Clock: now}
 	if err := decisions.SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("set up the decision controller: %w", err)
+	}
+	records := &record.Reconciler{Client: mgr.GetClient(), Live: live, Clock: now, Retention: o.RecordRetention}
+	if err := records.SetupWithManager(mgr); err != nil {
+		return fmt.Errorf("set up the record controller: %w", err)
 	}
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return fmt.Errorf("add health check: %w", err)
