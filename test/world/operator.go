@@ -25,8 +25,9 @@ const (
 	// ControllerDeployment is the chart's Deployment of the controller.
 	ControllerDeployment = "support-access"
 
-	releaseName  = "support-access"
-	buildTimeout = 10 * time.Minute
+	releaseName      = "support-access"
+	buildTimeout     = 10 * time.Minute
+	uninstallTimeout = 6 * time.Minute
 )
 
 // Installation is the chart, installed.
@@ -122,11 +123,24 @@ func (i *Installation) Upgrade(ctx context.Context, cp *controlplane.ControlPlan
 	return nil
 }
 
-// Uninstall removes the chart; its hooks run.
-func (i *Installation) Uninstall(ctx context.Context, args ...string) error {
+// Uninstall removes the chart. Its hooks run: what their Jobs start is the operator's binary, under the ServiceAccount
+// and with the args that the chart gives it.
+func (i *Installation) Uninstall(ctx context.Context, cp *controlplane.ControlPlane, dir string, args ...string) error {
+	binary, err := binaryOnce()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, uninstallTimeout)
+	defer cancel()
+	playing := make(chan error, 1)
+	go func() {
+		playing <- kubelet.PlayJobs(ctx, cp, i.release.Namespace, kubelet.Options{Binary: binary, Dir: dir})
+	}()
 	release := i.release
 	release.Args = args
-	return i.helm.Uninstall(ctx, release)
+	err = i.helm.Uninstall(ctx, release)
+	cancel()
+	return errors.Join(err, <-playing)
 }
 
 // Binary builds the operator into bin and returns its path.
@@ -179,8 +193,8 @@ func Run(ctx context.Context, cp *controlplane.ControlPlane, i *Installation, op
 // binaryOnce builds the operator once for each process: a test must not meet two versions of it.
 var binaryOnce = sync.OnceValues(func() (string, error) { return Binary(context.Background()) })
 
-// InstallChart installs the chart for this test alone; it is uninstalled when the test ends, if it is still there.
-// A cluster has room for one installation, so a test that uses this shares its package with no Operator.
+// InstallChart installs the chart with Helm. A cluster has room for one installation: a test that wants its own is in
+// a package where no test calls Installed or Operator, or uninstalls it.
 func (w *World) InstallChart(t testing.TB, values map[string]any) *Installation {
 	t.Helper()
 	installation, err := Install(t.Context(), w.ControlPlane, w.Dir, values)
@@ -188,6 +202,12 @@ func (w *World) InstallChart(t testing.TB, values map[string]any) *Installation 
 		t.Fatalf("install the chart: %v", err)
 	}
 	return installation
+}
+
+// UninstallChart uninstalls the chart, hooks and all; the error is Helm's.
+func (w *World) UninstallChart(t testing.TB, i *Installation, args ...string) error {
+	t.Helper()
+	return i.Uninstall(t.Context(), w.ControlPlane, filepath.Join(w.Dir, "jobs"), args...)
 }
 
 // StartOperator starts one more pod of the operator, waits until it is ready and stops it when the test ends.
@@ -256,5 +276,5 @@ func (o *operatorOnce) close() error {
 	if o.operator.Exited() && o.err == nil {
 		return fmt.Errorf("the shared operator had ended with code %d:\n%s", o.operator.ExitCode(), o.operator.Tail())
 	}
-	return errors.Join(o.operator.Stop())
+	return o.operator.Stop()
 }
