@@ -165,14 +165,19 @@ func (s served) create(obj object) field.ErrorList {
 
 // update judges a changed object.
 func (s served) update(changed, old object) field.ErrorList {
-	return s.main.ValidateUpdate(context.Background(),
-		&unstructured.Unstructured{Object: changed}, &unstructured.Unstructured{Object: old})
+	return s.main.ValidateUpdate(context.Background(), stored(changed), stored(old))
 }
 
 // updateStatus judges a change by way of the subresource status.
 func (s served) updateStatus(changed, old object) field.ErrorList {
-	return s.status.ValidateUpdate(context.Background(),
-		&unstructured.Unstructured{Object: changed}, &unstructured.Unstructured{Object: old})
+	return s.status.ValidateUpdate(context.Background(), stored(changed), stored(old))
+}
+
+// stored returns an object as it is read from the API server: with a resource version.
+func stored(obj object) *unstructured.Unstructured {
+	u := &unstructured.Unstructured{Object: obj}
+	u.SetResourceVersion("1")
+	return u
 }
 
 // validateCRD judges a CRD as the API server does when it is created.

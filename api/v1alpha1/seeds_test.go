@@ -1,0 +1,216 @@
+package v1alpha1_test
+
+import (
+	"maps"
+	"slices"
+	"testing"
+
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
+)
+
+// seeds are, for every kind, objects that the API server accepts and that between them use every field.
+var seeds = map[string][]string{
+	"SupportAccessGrant": {grantSeed, `
+apiVersion: supportaccess.dev/v1alpha1
+kind: SupportAccessGrant
+metadata: {name: case-4712, namespace: mail-archive}
+spec:
+  reason: look at the configuration
+  engineers: [{name: ana}]
+  scope: {cluster: true}
+  startTime: "2026-12-01T18:00:00+01:00"
+  expirationTime: "2026-12-02T18:00:00-05:30"
+`},
+	"SupportAccessDecision": {decisionSeed, `
+apiVersion: supportaccess.dev/v1alpha1
+kind: SupportAccessDecision
+metadata: {name: end-all, namespace: support-access-system}
+spec: {action: Revoke, target: {cluster: All}, reason: stop}
+`, `
+apiVersion: supportaccess.dev/v1alpha1
+kind: SupportAccessDecision
+metadata: {name: end-here, namespace: mail-archive}
+spec: {action: Revoke, target: {namespace: All, engineer: ana@vendor.example}, reason: left}
+`, `
+apiVersion: supportaccess.dev/v1alpha1
+kind: SupportAccessDecision
+metadata: {name: deny-1, namespace: mail-archive}
+spec: {action: Deny, target: {request: wish-1}, reason: not now}
+`},
+	"SupportAccessPolicy": {policySeed},
+	"SupportAccessRecord": {recordSeed, `
+apiVersion: supportaccess.dev/v1alpha1
+kind: SupportAccessRecord
+metadata: {name: case-4712, namespace: mail-archive}
+spec:
+  grant: {namespace: mail-archive, name: case-4712, uid: 7d1e6f0e-0000-4000-8000-000000000003, specDigest: "sha256:00"}
+  scope: {cluster: true}
+`},
+}
+
+const grantSeed = `
+apiVersion: supportaccess.dev/v1alpha1
+kind: SupportAccessGrant
+metadata:
+  name: case-4711
+  namespace: mail-archive
+  labels: {app: mail}
+  annotations: {note: by hand}
+  finalizers: [supportaccess.dev/close]
+spec:
+  case: {id: CASE-4711, url: "https://support.vendor.example/4711"}
+  reason: IMAP connector cannot reach the server since the upgrade
+  engineers:
+  - {name: ana@vendor.example, publicKey: age1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq}
+  - {name: ben@vendor.example, publicKey: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIQ== ben@laptop"}
+  - {name: cy}
+  roles: [support-access-configuration, "product:support"]
+  scope: {namespaces: [mail-archive, mail-archive-db], cluster: false}
+  duration: 24h
+  startTime: "2026-12-01T18:00:00Z"
+  transport: Direct
+  grantedBy: admin@customer.example
+status:
+  observedGeneration: 1
+  transport: Direct
+  startTime: "2026-12-01T18:00:00Z"
+  expirationTime: "2026-12-02T18:00:00Z"
+  endTime: "2026-12-02T18:00:01Z"
+  endReason: Expired
+  endedBy: support-access
+  conditions:
+  - {type: Ready, status: "True", reason: Expired, message: it is over, lastTransitionTime: "2026-12-02T18:00:01Z", observedGeneration: 1}
+  - {type: Active, status: "False", reason: Expired, message: "", lastTransitionTime: "2026-12-02T18:00:01Z"}
+  engineers:
+  - name: ana@vendor.example
+    username: system:serviceaccount:support-access-credentials:e-abc
+    encryptedKubeconfig: "-----BEGIN AGE ENCRYPTED FILE-----"
+    credentialExpirationTime: "2026-12-02T18:00:00Z"
+  - name: cy
+    credentialSecretRef: {namespace: support-access-credentials, name: k-abc, key: kubeconfig}
+`
+
+const decisionSeed = `
+apiVersion: supportaccess.dev/v1alpha1
+kind: SupportAccessDecision
+metadata: {name: shorten-4711, namespace: mail-archive}
+spec:
+  action: Shorten
+  target: {grant: case-4711}
+  expirationTime: "2026-12-01T19:00:00+02:00"
+  reason: done early
+  decidedBy: admin@customer.example
+status:
+  observedGeneration: 1
+  grants: 1
+  conditions:
+  - {type: Applied, status: "True", reason: Latched, message: ok, lastTransitionTime: "2026-12-01T18:30:00Z", observedGeneration: 1}
+`
+
+const policySeed = `
+apiVersion: supportaccess.dev/v1alpha1
+kind: SupportAccessPolicy
+metadata: {name: default}
+spec:
+  newGrants: Allowed
+  durations: [24h, 72h, 168h]
+  maxDuration: 168h
+  maxStartDelay: 0s
+  roles:
+  - {name: support-access-configuration}
+  - {name: support-access-content, elevated: true, maxDuration: 4h30m15s}
+  - {name: support-access-diagnostics, elevated: false}
+  scopes: [Namespaces, Cluster]
+  transports: [Gateway, Direct]
+  casePattern: '^CASE-[0-9]+$'
+  engineerPattern: '@vendor\.example$'
+  serviceAccountGrants: ExpirationTimeOnly
+  protectedNamespaces: [kube-system]
+  credentialReaders:
+  - {kind: User, name: desk@customer.example}
+  - {kind: ServiceAccount, name: desk, namespace: support-desk}
+  neverAllow:
+  - {verbs: [get], apiGroups: [""], resources: [pods/log], resourceNames: [secretive]}
+  - {verbs: ["*"], nonResourceURLs: [/debug/*]}
+`
+
+const recordSeed = `
+apiVersion: supportaccess.dev/v1alpha1
+kind: SupportAccessRecord
+metadata: {name: case-4711, namespace: mail-archive}
+spec:
+  grant: {namespace: mail-archive, name: case-4711, uid: 7d1e6f0e-0000-4000-8000-000000000001, specDigest: "sha256:00", creationTime: "2026-12-01T17:59:00Z"}
+  grantedBy: admin@customer.example
+  case: {id: CASE-4711, url: "https://support.vendor.example/4711"}
+  reason: IMAP
+  engineers: [ana@vendor.example, cy]
+  roles: [support-access-configuration]
+  scope: {namespaces: [mail-archive]}
+  transport: Direct
+  policy: default
+status:
+  startTime: "2026-12-01T18:00:00Z"
+  expirationTime: "2026-12-02T18:00:00Z"
+  provisionedTime: "2026-12-01T18:00:00.250000Z"
+  bindings:
+  - {namespace: mail-archive, name: sa-abc, uid: 7d1e6f0e-0000-4000-8000-000000000002, role: support-access-configuration, withdrawn: true}
+  rules: [{role: support-access-configuration, digest: "00"}]
+  removedEngineers: [{name: cy, time: "2026-12-01T18:05:00.000000Z", by: admin@customer.example}]
+  endTime: "2026-12-02T18:00:00.000001Z"
+  endReason: Expired
+  endMessage: its time was over
+  endedBy: support-access
+  verifiedTime: "2026-12-02T18:00:01.000000+01:00"
+  transitions:
+  - {time: "2026-12-01T18:00:00.250000Z", type: Opened, by: support-access, message: access is open}
+  droppedTransitions: 3
+`
+
+func TestTheSeedsAreAcceptedAndUseEveryField(t *testing.T) {
+	kinds := serve(t)
+	for kind, s := range kinds {
+		used := map[string]bool{}
+		for i, seed := range seeds[kind] {
+			obj := s.decode(toJSON(t, fromYAML(t, seed)))
+			if obj == nil {
+				t.Fatalf("%s %d: cannot be read", kind, i)
+			}
+			for _, err := range s.create(obj) {
+				t.Errorf("%s %d: %v", kind, i, err)
+			}
+			collect("", obj, used)
+		}
+		for _, path := range slices.Sorted(maps.Keys(fieldsOf("", s.schema))) {
+			if !used[path] {
+				t.Errorf("%s: no seed uses %s: what is not there is not tried", kind, path)
+			}
+		}
+	}
+}
+
+// collect notes the path of everything in a value; the elements of a list share one.
+func collect(path string, value any, used map[string]bool) {
+	used[path] = true
+	switch v := value.(type) {
+	case map[string]any:
+		for key, child := range v {
+			collect(path+"."+key, child, used)
+		}
+	case []any:
+		for _, child := range v {
+			collect(path, child, used)
+		}
+	}
+}
+
+// fieldsOf returns the path of every field that a schema knows.
+func fieldsOf(path string, s *schema.Structural) map[string]bool {
+	found := map[string]bool{path: true}
+	for name, property := range s.Properties {
+		maps.Copy(found, fieldsOf(path+"."+name, &property))
+	}
+	if s.Items != nil {
+		maps.Copy(found, fieldsOf(path, s.Items))
+	}
+	return found
+}
