@@ -36,8 +36,8 @@ type Options struct {
 	Dir string
 	// Kwok adds a scheduler and a node whose pods run, with logs, exec and attach.
 	Kwok bool
-	// LeaveNamespaces are those whose pods kwok lets wait: something else plays them.
-	LeaveNamespaces []string
+	// LeaveJobs are namespaces in which kwok lets the pods of Jobs run on: something else plays them to their end.
+	LeaveJobs []string
 	// Fsync makes etcd wait for the disk, as in production. For measurements.
 	Fsync bool
 	// Detach leaves the control plane running when this process ends. Down stops it.

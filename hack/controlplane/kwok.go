@@ -81,6 +81,9 @@ spec:
       - {type: Hostname, address: {{ NodeName | Quote }}}
       daemonEndpoints:
         kubeletEndpoint: {Port: {{ NodePort }}}
+      nodeInfo:
+        {kubeletVersion: kwok, kubeProxyVersion: kwok, containerRuntimeVersion: kwok, osImage: kwok, kernelVersion: kwok,
+        operatingSystem: linux, architecture: amd64, bootID: "", machineID: "", systemUUID: ""}
       allocatable: {cpu: "64", memory: 256Gi, pods: "10000"}
       capacity: {cpu: "64", memory: 256Gi, pods: "10000"}
 ---
@@ -91,9 +94,6 @@ spec:
   resourceRef: {apiGroup: v1, kind: Pod}
   selector:
     matchExpressions:
-    [[- range .Left ]]
-    - {key: .metadata.namespace, operator: NotIn, values: [ [[- . -]] ]}
-    [[- end ]]
     - {key: .metadata.deletionTimestamp, operator: DoesNotExist}
     - {key: .status.phase, operator: In, values: [Pending]}
   next:
@@ -192,7 +192,7 @@ func (cp *ControlPlane) writeKwokConfig() error {
 	var rendered bytes.Buffer
 	values := map[string]any{
 		"Port": cp.ports.kubelet, "WorkDir": workDir, "Log": cp.podLogPath(),
-		"Left": cp.options.LeaveNamespaces, "Certificate": cp.file("kubelet.crt"), "Key": cp.file("kubelet.key"),
+		"Left": cp.options.LeaveJobs, "Certificate": cp.file("kubelet.crt"), "Key": cp.file("kubelet.key"),
 	}
 	if err := parsed.Execute(&rendered, values); err != nil {
 		return fmt.Errorf("render the configuration of kwok: %w", err)

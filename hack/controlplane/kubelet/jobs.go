@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/util/retry"
 
 	"supportaccess.dev/operator/hack/controlplane"
 )
@@ -28,9 +29,9 @@ type Jobs struct {
 	played       map[string]bool
 }
 
-// PlayJobs plays every pod of a Job that waits in the namespace, one after the other, until the context ends. The
-// control plane must have been told to leave the namespace. It returns what went wrong with the playing; how a
-// program ended, the pod's status says. Of the options, Binary and Dir count.
+// PlayJobs plays every pod of a Job in the namespace, one after the other, until the context ends. The control plane
+// must have kwok, which says that the pods run, and must leave it the Jobs of the namespace. PlayJobs returns what
+// went wrong with the playing; how a program ended, the pod's status says. Of the options, Binary, Dir and Env count.
 func PlayJobs(ctx context.Context, cp *controlplane.ControlPlane, namespace string, options Options) error {
 	client, err := kubernetes.NewForConfig(cp.AdminConfig())
 	if err != nil {
@@ -57,7 +58,7 @@ func (j *Jobs) playAll(ctx context.Context) error {
 		return fmt.Errorf("list the pods of %s: %w", j.namespace, err)
 	}
 	for _, pod := range pods.Items {
-		if !waitsForJob(&pod) || j.played[string(pod.UID)] {
+		if !runsForJob(&pod) || j.played[string(pod.UID)] {
 			continue
 		}
 		j.played[string(pod.UID)] = true
@@ -68,9 +69,9 @@ func (j *Jobs) playAll(ctx context.Context) error {
 	return nil
 }
 
-func waitsForJob(pod *corev1.Pod) bool {
+func runsForJob(pod *corev1.Pod) bool {
 	owner := metav1.GetControllerOf(pod)
-	return owner != nil && owner.Kind == "Job" && pod.Status.Phase == corev1.PodPending && pod.DeletionTimestamp == nil
+	return owner != nil && owner.Kind == "Job" && pod.Status.Phase == corev1.PodRunning && pod.DeletionTimestamp == nil
 }
 
 // play runs a pod's program to its end and reports it, as the kubelet would.
@@ -95,20 +96,29 @@ func (j *Jobs) play(ctx context.Context, object *corev1.Pod) error {
 
 // report writes how the program ended into the pod's status.
 func (j *Jobs) report(ctx context.Context, pod *corev1.Pod, code int, message string) error {
-	pod.Status.Phase = corev1.PodSucceeded
-	reason := "Completed"
+	phase, reason := corev1.PodSucceeded, "Completed"
 	if code != 0 {
-		pod.Status.Phase, reason = corev1.PodFailed, "Error"
+		phase, reason = corev1.PodFailed, "Error"
 	}
 	now := metav1.Now()
-	pod.Status.ContainerStatuses = []corev1.ContainerStatus{{
+	status := corev1.ContainerStatus{
 		Name:  pod.Spec.Containers[0].Name,
 		Image: pod.Spec.Containers[0].Image,
 		State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
 			ExitCode: int32(code), Reason: reason, Message: message, StartedAt: now, FinishedAt: now, //nolint:gosec // Codes are bytes.
 		}},
-	}}
-	if _, err := j.client.CoreV1().Pods(pod.Namespace).UpdateStatus(ctx, pod, metav1.UpdateOptions{}); err != nil {
+	}
+	pods := j.client.CoreV1().Pods(pod.Namespace)
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		current, err := pods.Get(ctx, pod.Name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		current.Status.Phase, current.Status.ContainerStatuses = phase, []corev1.ContainerStatus{status}
+		_, err = pods.UpdateStatus(ctx, current, metav1.UpdateOptions{})
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("report the end of pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
 	return nil

@@ -87,7 +87,7 @@ func TestMain(m *testing.M) {
 }
 
 func runTests(m *testing.M) int {
-	cp, err := controlplane.Start(context.Background(), controlplane.Options{Kwok: true, LeaveNamespaces: []string{"play"}})
+	cp, err := controlplane.Start(context.Background(), controlplane.Options{Kwok: true, LeaveJobs: []string{"play"}})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

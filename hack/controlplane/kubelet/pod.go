@@ -30,6 +30,9 @@ func (p *Pod) LogPath() string { return filepath.Join(p.Dir, "log") }
 // PID is the number of the program's process.
 func (p *Pod) PID() int { return p.process.PID() }
 
+// Path is the program that it runs.
+func (p *Pod) Path() string { return p.process.Path() }
+
 // Exited tells whether the program has ended.
 func (p *Pod) Exited() bool { return p.process.Exited() }
 
