@@ -1,0 +1,288 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"supportaccess.dev/operator/hack/controlplane"
+)
+
+const (
+	tenant = "mail-archive"
+	grant  = "case-4711"
+	// limit bounds the whole show, without what is compiled before it.
+	limit = 4 * time.Minute
+)
+
+// stage is the cluster of one show, and the people who act on it.
+type stage struct {
+	root, dir string
+	cp        *controlplane.ControlPlane
+	started   time.Time
+	// kubeconfigs of the people: a cluster admin, an admin of the tenant's namespace, an engineer of the vendor.
+	cluster, tess, ana string
+}
+
+// show does the main job and fails at the first step that does not do what it says.
+func show(ctx context.Context, root string) (err error) {
+	if _, err := controlplane.Build(ctx, say); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "support-access-demo-")
+	if err != nil {
+		return fmt.Errorf("make a folder for the demo: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	s := &stage{root: root, dir: dir, started: time.Now()}
+	s.title("A cluster: kube-apiserver with RBAC and admission, kube-controller-manager, etcd, a node of kwok")
+	s.cp, err = controlplane.Start(ctx, controlplane.Options{Dir: filepath.Join(dir, "cluster"), Kwok: true, LeaveNamespaces: []string{"support-access-system"}, Log: say})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.cp.Stop()) }()
+	if err := s.people(); err != nil {
+		return err
+	}
+	s.title("The operator: helm install, then the binary with the Deployment's own args and ServiceAccount")
+	operator, err := startOperator(ctx, s.cp, dir, false)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, operator.Stop()) }()
+	for _, chapter := range []func(context.Context) error{s.product, s.grantAccess, s.useAccess, s.revoke, s.expire, s.records} {
+		if err := chapter(ctx); err != nil {
+			return err
+		}
+	}
+	s.title("Done: every step did what it says")
+	return nil
+}
+
+func (s *stage) people() error {
+	for name, path := range map[string]*string{"": &s.cluster, "tess@customer.example": &s.tess} {
+		config := s.cp.AdminConfig()
+		if name != "" {
+			config = s.cp.UserConfig(name)
+		}
+		*path = filepath.Join(s.dir, "kubeconfig-"+strings.Split(name+"@", "@")[0])
+		if err := s.cp.WriteKubeconfig(*path, config, tenant); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// product puts a product into the tenant's namespace, and makes Tess that namespace's admin, no more.
+func (s *stage) product(ctx context.Context) error {
+	s.title("A tenant with a product in it; Tess is admin of its namespace, not of the cluster")
+	if err := s.expect(ctx, s.cluster, "", "apply", "-f", filepath.Join(s.root, "config/samples/mail-archive.yaml")); err != nil {
+		return err
+	}
+	if err := s.expect(ctx, s.cluster, "condition met", "wait", "--for=condition=Established", "--timeout=30s", "crd/connectors.mail-archive.vendor.example"); err != nil {
+		return err
+	}
+	if err := s.expect(ctx, s.cluster, "created", "apply", "-f", filepath.Join(s.root, "config/samples/mail-archive-connector.yaml")); err != nil {
+		return err
+	}
+	if err := s.expect(ctx, s.cluster, "", "create", "rolebinding", "tess", "--clusterrole=admin", "--user=tess@customer.example"); err != nil {
+		return err
+	}
+	if err := s.expect(ctx, s.cluster, "", "wait", "--for=condition=Available", "--timeout=60s", "deployment", "--all"); err != nil {
+		return err
+	}
+	return s.expectRefused(ctx, s.tess, "cannot list", "get", "secrets", "-n", "kube-system")
+}
+
+// grantAccess lets Tess grant access and fetches the engineer's kubeconfig as she would.
+func (s *stage) grantAccess(ctx context.Context) error {
+	s.title("Tess grants access because of a case")
+	applied := time.Now()
+	if err := s.expect(ctx, s.tess, "created", "apply", "-f", filepath.Join(s.root, "config/samples/grant.yaml")); err != nil {
+		return err
+	}
+	if err := s.expect(ctx, s.tess, "condition met", "wait", "--for=condition=Active", "--timeout=30s", "sag/"+grant); err != nil {
+		return err
+	}
+	if err := s.fetch(ctx, grant); err != nil {
+		return err
+	}
+	say("            granted and usable %d ms after the first kubectl began", time.Since(applied).Milliseconds())
+	return s.expect(ctx, s.tess, "Active", "get", "sag")
+}
+
+// fetch reads a grant's kubeconfig, as the person who granted it may.
+func (s *stage) fetch(ctx context.Context, name string) error {
+	secret, err := s.output(ctx, s.tess, "get", "sag", name, "-o", "jsonpath={.status.engineers[0].credentialSecretRef.name}")
+	if err != nil {
+		return err
+	}
+	encoded, err := s.output(ctx, s.tess, "get", "secret", "-n", "support-access-credentials", secret, "-o", "jsonpath={.data.kubeconfig}")
+	if err != nil {
+		return err
+	}
+	content, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil {
+		return fmt.Errorf("decode the kubeconfig: %w", err)
+	}
+	s.ana = filepath.Join(s.dir, "kubeconfig-ana")
+	if err := os.WriteFile(s.ana, content, 0o600); err != nil {
+		return fmt.Errorf("write the engineer's kubeconfig: %w", err)
+	}
+	say("            Tess fetched Ana's kubeconfig from Secret support-access-credentials/%s", secret)
+	return nil
+}
+
+// useAccess shows what the engineer may and may not do.
+func (s *stage) useAccess(ctx context.Context) error {
+	s.title("Ana, engineer of the vendor, works on the case")
+	pod, err := s.output(ctx, s.cluster, "get", "pods", "-o", "jsonpath={.items[0].metadata.name}")
+	if err != nil {
+		return err
+	}
+	for _, step := range []func() error{
+		func() error { return s.expect(ctx, s.ana, "", "get", "configmaps") },
+		func() error { return s.expect(ctx, s.ana, "", "get", "connectors") },
+		func() error { return s.expect(ctx, s.ana, "", "logs", pod, "--tail=2") },
+		func() error { return s.expectRefused(ctx, s.ana, "cannot list", "get", "secrets") },
+		func() error { return s.expectRefused(ctx, s.ana, "cannot create", "exec", pod, "--", "id") },
+		func() error { return s.expectRefused(ctx, s.ana, "cannot delete", "delete", "pod", pod) },
+		func() error {
+			return s.expectRefused(ctx, s.ana, "cannot list", "get", "configmaps", "-n", "default")
+		},
+	} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// revoke deletes the grant and shows that the next request is refused.
+func (s *stage) revoke(ctx context.Context) error {
+	s.title("Tess revokes: she deletes the grant")
+	if err := s.expect(ctx, s.tess, "deleted", "delete", "sag", grant, "--timeout=30s"); err != nil {
+		return err
+	}
+	if err := s.expectRefused(ctx, s.ana, "", "get", "configmaps"); err != nil {
+		return err
+	}
+	s.title("Applied again under its old name, the grant opens nothing")
+	if err := s.expect(ctx, s.tess, "created", "apply", "-f", filepath.Join(s.root, "config/samples/grant.yaml")); err != nil {
+		return err
+	}
+	if err := s.expect(ctx, s.tess, "condition met", "wait", "--for=condition=Ready", "--timeout=30s", "sag/"+grant); err != nil {
+		return err
+	}
+	return s.expect(ctx, s.tess, "Revoked", "get", "sag", grant)
+}
+
+const shortGrant = `apiVersion: supportaccess.dev/v1alpha1
+kind: SupportAccessGrant
+metadata: {name: case-4712, namespace: mail-archive}
+spec:
+  case: {id: CASE-4712}
+  reason: A look at the settings for five seconds
+  engineers: [{name: ana@vendor.example}]
+  duration: 5s
+`
+
+// expire shows a grant that ends by itself, and how late it does.
+func (s *stage) expire(ctx context.Context) error {
+	s.title("A grant of five seconds ends by itself")
+	path := filepath.Join(s.dir, "short.yaml")
+	if err := os.WriteFile(path, []byte(shortGrant), 0o600); err != nil {
+		return fmt.Errorf("write the short grant: %w", err)
+	}
+	if err := s.expect(ctx, s.tess, "created", "apply", "-f", path); err != nil {
+		return err
+	}
+	if err := s.expect(ctx, s.tess, "condition met", "wait", "--for=condition=Active", "--timeout=30s", "sag/case-4712"); err != nil {
+		return err
+	}
+	if err := s.fetch(ctx, "case-4712"); err != nil {
+		return err
+	}
+	if err := s.expect(ctx, s.ana, "", "get", "configmaps"); err != nil {
+		return err
+	}
+	if err := s.expect(ctx, s.tess, "condition met", "wait", "--for=condition=Active=false", "--timeout=30s", "sag/case-4712"); err != nil {
+		return err
+	}
+	if err := s.expectRefused(ctx, s.ana, "", "get", "configmaps"); err != nil {
+		return err
+	}
+	return s.expect(ctx, s.tess, "Expired", "get", "sag", "case-4712")
+}
+
+// records shows what remains.
+func (s *stage) records(ctx context.Context) error {
+	s.title("What remains: the records, which the operator alone writes")
+	if err := s.expect(ctx, s.tess, "Expired", "get", "sarec"); err != nil {
+		return err
+	}
+	if err := s.expect(ctx, s.tess, "Opened", "get", "sarec", grant, "-o", `jsonpath={range .status.transitions[*]}{.time}  {.type}  by {.by}: {.message}{"\n"}{end}`); err != nil {
+		return err
+	}
+	return s.expectRefused(ctx, s.cluster, "by the operator alone", "delete", "sarec", grant)
+}
+
+func (s *stage) title(text string) { say("\n%s  %s", s.clock(), text) }
+
+func (s *stage) clock() string {
+	elapsed := time.Since(s.started)
+	return fmt.Sprintf("%7d ms", elapsed.Milliseconds())
+}
+
+// output runs kubectl and returns what it prints.
+func (s *stage) output(ctx context.Context, kubeconfig string, args ...string) (string, error) {
+	var out bytes.Buffer
+	command := exec.CommandContext(ctx, s.cp.Kubectl(), append([]string{"--kubeconfig", kubeconfig}, args...)...)
+	command.Stdout, command.Stderr = &out, &out
+	err := command.Run()
+	return strings.TrimSpace(out.String()), err
+}
+
+// expect runs kubectl, shows it, and fails unless it succeeds and prints what is expected.
+func (s *stage) expect(ctx context.Context, kubeconfig, want string, args ...string) error {
+	out, err := s.tell(ctx, kubeconfig, args)
+	if err != nil {
+		return fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, out)
+	}
+	if !strings.Contains(out, want) {
+		return fmt.Errorf("kubectl %s: want %q, got %s", strings.Join(args, " "), want, out)
+	}
+	return nil
+}
+
+// expectRefused runs kubectl, shows it, and fails unless the API server refuses it in the words expected.
+func (s *stage) expectRefused(ctx context.Context, kubeconfig, want string, args ...string) error {
+	out, err := s.tell(ctx, kubeconfig, args)
+	if err == nil {
+		return fmt.Errorf("kubectl %s: want a refusal, got %s", strings.Join(args, " "), out)
+	}
+	refused := strings.Contains(out, "forbidden") || strings.Contains(out, "Forbidden") || strings.Contains(out, "Unauthorized")
+	if !refused || !strings.Contains(out, want) {
+		return fmt.Errorf("kubectl %s: want it refused with %q, got %s", strings.Join(args, " "), want, out)
+	}
+	return nil
+}
+
+func (s *stage) tell(ctx context.Context, kubeconfig string, args []string) (string, error) {
+	who := map[string]string{s.cluster: "cluster admin", s.tess: "tess", s.ana: "ana"}[kubeconfig]
+	say("%s  %s $ kubectl %s", s.clock(), who, strings.ReplaceAll(strings.Join(args, " "), s.root+"/", ""))
+	out, err := s.output(ctx, kubeconfig, args...)
+	for _, line := range strings.Split(out, "\n") {
+		say("            %s", line)
+	}
+	return out, err
+}
