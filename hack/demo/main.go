@@ -55,7 +55,7 @@ func up(ctx context.Context, dir string) error {
 	if running, err := controlplane.Running(dir); err != nil || running {
 		return errors.Join(err, fmt.Errorf("something runs in %s already: make down stops it", dir))
 	}
-	cp, err := controlplane.Start(ctx, controlplane.Options{Dir: dir, Kwok: true, Detach: true, LeaveNamespaces: []string{world.SystemNamespace}, Log: say})
+	cp, err := controlplane.Start(ctx, controlplane.Options{Dir: dir, Kwok: true, Detach: true, LeaveJobs: []string{world.SystemNamespace}, Log: say})
 	if err != nil {
 		return err
 	}

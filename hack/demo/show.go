@@ -45,7 +45,7 @@ func show(ctx context.Context, root string) (err error) {
 	defer cancel()
 	s := &stage{root: root, dir: dir, started: time.Now()}
 	s.title("A cluster: kube-apiserver with RBAC and admission, kube-controller-manager, etcd, a node of kwok")
-	s.cp, err = controlplane.Start(ctx, controlplane.Options{Dir: filepath.Join(dir, "cluster"), Kwok: true, LeaveNamespaces: []string{"support-access-system"}, Log: say})
+	s.cp, err = controlplane.Start(ctx, controlplane.Options{Dir: filepath.Join(dir, "cluster"), Kwok: true, Log: say})
 	if err != nil {
 		return err
 	}
