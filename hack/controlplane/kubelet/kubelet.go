@@ -39,7 +39,7 @@ type Options struct {
 	Dir string
 	// Env is added to the environment, for what only the harness needs.
 	Env []string
-	// Detach leaves the program running when this process ends.
+	// Detach leaves the program running when this process ends; controlplane.Down stops it.
 	Detach bool
 }
 
@@ -142,8 +142,14 @@ func (s *sandbox) run(ctx context.Context) error {
 		Dir: filepath.Join(s.pod.Dir, "work"), LogPath: s.pod.LogPath(), Detach: s.options.Detach,
 		Env: slices.Concat(s.imageEnvironment(), login, assignments(env), s.options.Env),
 	}
-	s.pod.process, err = command.Start()
-	return err
+	if s.pod.process, err = command.Start(); err != nil || !s.options.Detach {
+		return err
+	}
+	record := controlplane.ProcessRecord{Name: s.pod.Name, PID: s.pod.PID(), Path: s.pod.Path()}
+	if err := controlplane.RecordProcess(s.controlPlane.Dir(), record); err != nil {
+		return errors.Join(err, s.pod.Kill())
+	}
+	return nil
 }
 
 // args are the container's, with variables expanded and what only holds in a container put right.
