@@ -186,6 +186,7 @@ func (s *stage) revoke(ctx context.Context) error {
 	return s.expect(ctx, s.tess, "Revoked", "get", "sag", grant)
 }
 
+// shortGrant names an instant, because the default policy's menu of durations has nothing as short as a demo wants.
 const shortGrant = `apiVersion: supportaccess.dev/v1alpha1
 kind: SupportAccessGrant
 metadata: {name: case-4712, namespace: mail-archive}
@@ -193,14 +194,15 @@ spec:
   case: {id: CASE-4712}
   reason: A look at the settings for five seconds
   engineers: [{name: ana@vendor.example}]
-  duration: 5s
+  expirationTime: %s
 `
 
 // expire shows a grant that ends by itself, and how late it does.
 func (s *stage) expire(ctx context.Context) error {
-	s.title("A grant of five seconds ends by itself")
+	s.title("A grant of a few seconds ends by itself")
 	path := filepath.Join(s.dir, "short.yaml")
-	if err := os.WriteFile(path, []byte(shortGrant), 0o600); err != nil {
+	end := time.Now().Add(6 * time.Second).UTC().Truncate(time.Second)
+	if err := os.WriteFile(path, fmt.Appendf(nil, shortGrant, end.Format(time.RFC3339)), 0o600); err != nil {
 		return fmt.Errorf("write the short grant: %w", err)
 	}
 	if err := s.expect(ctx, s.tess, "created", "apply", "-f", path); err != nil {
@@ -221,6 +223,15 @@ func (s *stage) expire(ctx context.Context) error {
 	if err := s.expectRefused(ctx, s.ana, "", "get", "configmaps"); err != nil {
 		return err
 	}
+	ended, err := s.output(ctx, s.tess, "get", "sarec", "case-4712", "-o", "jsonpath={.status.endTime}")
+	if err != nil {
+		return err
+	}
+	closed, err := time.Parse(time.RFC3339Nano, ended)
+	if err != nil {
+		return fmt.Errorf("parse the end: %w", err)
+	}
+	say("            it was to end at %s; access was gone %d ms later", end.Format(time.TimeOnly), closed.Sub(end).Milliseconds())
 	return s.expect(ctx, s.tess, "Expired", "get", "sag", "case-4712")
 }
 
@@ -279,7 +290,7 @@ func (s *stage) expectRefused(ctx context.Context, kubeconfig, want string, args
 
 func (s *stage) tell(ctx context.Context, kubeconfig string, args []string) (string, error) {
 	who := map[string]string{s.cluster: "cluster admin", s.tess: "tess", s.ana: "ana"}[kubeconfig]
-	say("%s  %s $ kubectl %s", s.clock(), who, strings.ReplaceAll(strings.Join(args, " "), s.root+"/", ""))
+	say("%s  %s $ kubectl %s", s.clock(), who, strings.NewReplacer(s.root+"/", "", s.dir+"/", "").Replace(strings.Join(args, " ")))
 	out, err := s.output(ctx, kubeconfig, args...)
 	for _, line := range strings.Split(out, "\n") {
 		say("            %s", line)
