@@ -199,16 +199,19 @@ func TestJobsArePlayedToTheirEnd(t *testing.T) {
 	}()
 	createJob(t, client, "good", "exit-0")
 	createJob(t, client, "bad", "exit-3")
-	deadline := time.Now().Add(time.Minute)
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	deadline := time.After(time.Minute)
 	for {
 		good, bad := finished(t, client, "good"), finished(t, client, "bad")
 		if good == batchv1.JobComplete && bad == batchv1.JobFailed {
 			return
 		}
-		if time.Now().After(deadline) {
+		select {
+		case <-ticker.C:
+		case <-deadline:
 			t.Fatalf("good is %q, bad is %q", good, bad)
 		}
-		time.Sleep(50 * time.Millisecond)
 	}
 }
 

@@ -3,6 +3,7 @@ package kubelet
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 
@@ -76,9 +77,7 @@ func (s *sandbox) projected(ctx context.Context, sources []corev1.VolumeProjecti
 		if err != nil {
 			return nil, err
 		}
-		for path, content := range files {
-			all[path] = content
-		}
+		maps.Copy(all, files)
 	}
 	return all, nil
 }
