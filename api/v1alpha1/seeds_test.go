@@ -6,6 +6,9 @@ import (
 	"testing"
 
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
+
+	"supportaccess.dev/operator/api/v1alpha1"
+	"supportaccess.dev/operator/test/gen"
 )
 
 // seeds are, for every kind, objects that the API server accepts and that between them use every field.
@@ -213,4 +216,47 @@ func fieldsOf(path string, s *schema.Structural) map[string]bool {
 		maps.Copy(found, fieldsOf(path, s.Items))
 	}
 	return found
+}
+
+// What the builders of test objects build is what an API server would store.
+func TestWhatTheBuildersBuildIsAccepted(t *testing.T) {
+	grant := gen.Grant("case-4711", gen.Namespace)
+	built := map[string][]any{
+		"SupportAccessGrant": {
+			grant, gen.ToApply("case-4711", gen.Namespace, gen.WithScope("a", "b"), gen.WithTransport(""), gen.WithCase("")),
+			gen.Grant("g", "n", gen.WithExpiration(gen.Epoch), gen.WithCluster(), gen.WithPublicKey(gen.Engineer, "age1qqq"), gen.WithGrantEnd(gen.Epoch, "Expired", "us")),
+			gen.Grant("g", "n", gen.WithStart(gen.Epoch), gen.WithDuration("1h"), gen.WithEngineers("ana", "ben"), gen.WithRoles("view"), gen.WithDeletion(gen.Epoch)),
+		},
+		"SupportAccessDecision": {
+			gen.Decision("d", gen.Namespace), gen.Decision("d", gen.Namespace, gen.Shortening("g", gen.Epoch)), gen.Decision("d", gen.Namespace, gen.RevokingEngineer("g", "ana")),
+			gen.Decision("d", gen.Namespace, gen.RevokingNamespace()), gen.Decision("d", gen.Namespace, gen.RevokingCluster()),
+			gen.Decision("d", gen.Namespace, gen.Approving("g")), gen.Decision("d", gen.Namespace, gen.Denying("g")),
+		},
+		"SupportAccessPolicy": {
+			gen.Policy("default"), gen.Policy("p", gen.AnyDuration("1h"), gen.Suspended(), gen.Protecting("a"), gen.OfferingScopes("Cluster"), gen.OfferingTransports("Gateway"),
+				gen.Offering(v1alpha1.OfferedRole{Name: gen.Content, Elevated: true, MaxDuration: "30m"}),
+				gen.NeverAllowing(v1alpha1.Rule{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"pods/log"}})),
+		},
+		"SupportAccessRecord": {
+			gen.Record(grant), gen.Record(gen.Grant("g", "n", gen.WithCluster(), gen.WithCase(""), gen.WithExpiration(gen.Epoch)), gen.Unprovisioned(),
+				gen.WithBinding("n", "b", gen.Content), gen.WithRules(gen.Content, "00"), gen.WithSpecDigest("x"), gen.WithRecordEnd(gen.Epoch, "Expired", "us"),
+				gen.WithTransition(gen.Epoch, "Opened", "us")),
+		},
+	}
+	kinds := serve(t)
+	for kind, s := range kinds {
+		if len(built[kind]) == 0 {
+			t.Errorf("%s: nothing is built", kind)
+		}
+		for i, b := range built[kind] {
+			obj := s.decode(toJSON(t, b))
+			if obj == nil {
+				t.Errorf("%s %d: cannot be read", kind, i)
+				continue
+			}
+			for _, err := range s.create(obj) {
+				t.Errorf("%s %d: %v", kind, i, err)
+			}
+		}
+	}
 }
