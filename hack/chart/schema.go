@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -62,6 +63,22 @@ func policySpec(root string) (any, error) {
 	return strict(schema), nil
 }
 
+// matches is a rule that a CRD states in CEL, for the sake of its message, and that a pattern can say.
+var matches = regexp.MustCompile(`^self\.matches\('([^'\\]*)'\)$`)
+
+// matched returns the patterns among a schema's rules in CEL. The other rules are left to the API server.
+func matched(rules any) []any {
+	list, _ := rules.([]any)
+	var patterns []any
+	for _, rule := range list {
+		text, _ := rule.(map[string]any)["rule"].(string)
+		if found := matches.FindStringSubmatch(text); found != nil {
+			patterns = append(patterns, map[string]any{"pattern": found[1]})
+		}
+	}
+	return patterns
+}
+
 // strict turns a schema as CRDs have it into one that refuses what it does not know.
 func strict(schema any) any {
 	switch s := schema.(type) {
@@ -78,6 +95,9 @@ func strict(schema any) any {
 func strictObject(schema map[string]any) map[string]any {
 	if schema["x-kubernetes-list-type"] == "set" {
 		schema["uniqueItems"] = true
+	}
+	if patterns := matched(schema["x-kubernetes-validations"]); len(patterns) > 0 {
+		schema["allOf"] = patterns
 	}
 	if properties, ok := schema["properties"].(map[string]any); ok {
 		schema["additionalProperties"] = false
