@@ -1,6 +1,7 @@
 package admission
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -242,4 +243,64 @@ func TestTheSpecIsNeverEdited(t *testing.T) {
 	}
 	taken(t, w.ana.Patch(t.Context(), g.DeepCopy(), client.RawPatch(types.MergePatchType,
 		[]byte(`{"spec":{"reason":"another reason","case":{"url":"https://vendor.example/1"}}}`))))
+}
+
+// TestWithoutMutatingPoliciesTheLinesAreAskedFor is how a server that has none is served.
+func TestWithoutMutatingPoliciesTheLinesAreAskedFor(t *testing.T) {
+	ctx := t.Context()
+	mutating := w.mutatingBindings()
+	for _, binding := range mutating {
+		if err := w.root.Delete(ctx, binding.DeepCopyObject().(client.Object)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer func() {
+		for _, binding := range mutating {
+			if err := w.root.Create(ctx, binding.DeepCopyObject().(client.Object)); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := w.waitUntilAllHold(ctx); err != nil {
+			t.Error(err)
+		}
+	}()
+	err := until(ctx, "nothing is stamped", func() error {
+		for _, attempt := range []client.Object{grant(mail, "x"), decision(mail, finalized), decision(mail, decidedBy("ana"))} {
+			if err := w.ana.try(t, attempt); err == nil {
+				return fmt.Errorf("%T is taken", attempt)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused(t, w.ana.try(t, grant(mail, "x")), "support-access-grant-stamp", `spec.grantedBy: is missing: add the line grantedBy: "ana"`)
+	refused(t, w.ana.try(t, grant(mail, "x", stampedBy("bob"))), "support-access-grant-stamp", `spec.grantedBy: "bob" is not who makes this grant`)
+	refused(t, w.ana.try(t, decision(mail, finalized)), "support-access-decision-stamp", `spec.decidedBy: is missing: add the line decidedBy: "ana"`)
+	refused(t, w.ana.try(t, decision(mail, decidedBy("ana"))), "support-access-decision-stamp",
+		"metadata.finalizers: is missing: add the line finalizers: [supportaccess.dev/decision]")
+
+	lines := strings.Replace(appliedGrant, "duration: 24h", "duration: 24h\n  grantedBy: ana", 1)
+	first, err := w.ana.applied(t, lines, "flux")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.remove(t, first)
+	if again, err := w.cara.applied(t, lines, "flux"); err != nil || again.GetGeneration() != 1 {
+		t.Errorf("applied again: generation %d, %v", again.GetGeneration(), err)
+	}
+	_, err = w.cara.applied(t, strings.Replace(lines, "grantedBy: ana", "grantedBy: cara", 1), "flux")
+	invalid(t, err, "spec: a grant is never edited")
+	taken(t, w.ana.try(t, decision(mail, decidedBy("ana"), finalized)))
+}
+
+func (w *world) mutatingBindings() []client.Object {
+	var bindings []client.Object
+	for _, object := range w.shipped {
+		if kindOf(object) == "MutatingAdmissionPolicyBinding" {
+			bindings = append(bindings, object)
+		}
+	}
+	return bindings
 }

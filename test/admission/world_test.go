@@ -79,6 +79,7 @@ type world struct {
 	// flux is a pipeline's ServiceAccount with ana's rights, in mail and in namespaces of other policies.
 	flux *person
 
+	heard                     heard
 	floor                     []time.Duration
 	canaryAfter, inForceAfter time.Duration
 }
@@ -304,6 +305,7 @@ func refused(t *testing.T, err error, policy, says string) {
 	if err == nil {
 		t.Fatalf("was let through; want the refusal of %s: %s", policy, says)
 	}
+	w.heard.add(err.Error())
 	if !apierrors.IsForbidden(err) {
 		t.Errorf("is not a 403: %v", err)
 	}
@@ -399,6 +401,9 @@ func (w *world) warned(ctx context.Context, who *person, object client.Object) (
 	}
 	if err := p.Create(ctx, object.DeepCopyObject().(client.Object), client.DryRunAll); err != nil {
 		return nil, err
+	}
+	for _, said := range collected.said {
+		w.heard.add(said)
 	}
 	return collected.said, nil
 }
