@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -24,6 +25,7 @@ import (
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	supportaccessv1alpha1 "supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/hack/controlplane"
@@ -100,6 +102,8 @@ func (s *stage) open() {
 	// kwok would only say that the chart's hooks succeed; the harness runs them.
 	options.LeaveJobs = append(options.LeaveJobs, SystemNamespace)
 	options.Log = say
+	// What clients have to say they return; without a logger they complain that there is none.
+	ctrllog.SetLogger(logr.Discard())
 	s.controlPlane, s.err = controlplane.Start(context.Background(), options)
 }
 

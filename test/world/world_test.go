@@ -1,11 +1,14 @@
 package world_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	supportaccessv1alpha1 "supportaccess.dev/operator/api/v1alpha1"
@@ -14,25 +17,46 @@ import (
 
 func TestMain(m *testing.M) { world.Main(m) }
 
-func TestTheInstalledChartsOperatorRunsAsItsServiceAccount(t *testing.T) {
+func TestTheChartIsInstalledItsOperatorRunsAndItIsUninstalled(t *testing.T) {
 	w := world.New(t)
-	installation, operator := w.Installed(t)
-	if operator.Exited() {
-		t.Fatalf("the operator ended: %s", operator.Tail())
-	}
-	var deployment appsv1.Deployment
-	if err := w.Admin.Get(t.Context(), client.ObjectKey{Namespace: world.SystemNamespace, Name: world.ControllerDeployment}, &deployment); err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(string(installation.Manifest), deployment.Spec.Template.Spec.ServiceAccountName) {
-		t.Errorf("the manifest does not name ServiceAccount %q", deployment.Spec.Template.Spec.ServiceAccountName)
-	}
+	installation := w.InstallChart(t, nil)
+	operator := w.StartOperator(t, installation)
+	defer func() {
+		if t.Failed() {
+			t.Logf("the operator's log ends with:\n%s", operator.Tail())
+		}
+	}()
 	var policies supportaccessv1alpha1.SupportAccessPolicyList
 	if err := w.Admin.List(t.Context(), &policies); err != nil {
 		t.Fatal(err)
 	}
 	if len(policies.Items) != 1 || policies.Items[0].Name != "default" {
 		t.Errorf("the chart's policies are %v, want default alone", policies.Items)
+	}
+	if err := w.UninstallChart(t, installation); err != nil {
+		t.Fatal(err)
+	}
+	deployment := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: world.SystemNamespace, Name: world.ControllerDeployment}}
+	err := w.Admin.Get(t.Context(), client.ObjectKeyFromObject(deployment), deployment)
+	if !apierrors.IsNotFound(err) {
+		t.Errorf("after the uninstall the Deployment is there: %v", err)
+	}
+	world.Eventually(t, "the namespace of credentials is gone", func() error {
+		err := w.Admin.Get(t.Context(), client.ObjectKey{Name: world.CredentialsNamespace}, &corev1.Namespace{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return fmt.Errorf("get the namespace: %v", err)
+	})
+}
+
+func TestTheSharedOperatorRunsAndIsOneForAll(t *testing.T) {
+	_, operator := world.New(t).Installed(t)
+	if operator.Exited() {
+		t.Fatalf("the operator ended: %s", operator.Tail())
+	}
+	if again := world.New(t).Operator(t); again != operator {
+		t.Error("the second to ask gets another operator")
 	}
 }
 
