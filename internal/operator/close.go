@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -43,38 +44,54 @@ func CloseCommand() *cobra.Command {
 	return command
 }
 
-// closeAll makes one decision that revokes everything, and waits until no grant is held by the operator any more.
+// closeAll revokes each grant of which something may be open, and waits until the operator holds no grant and no decision
+// any more. A decision for each, because wide ones are for people.
 func closeAll(ctx context.Context, c client.Client, timeout time.Duration) error {
-	held, err := heldGrants(ctx, c)
+	grants, err := heldGrants(ctx, c)
 	if err != nil {
 		return err
 	}
-	if len(held) == 0 {
-		fmt.Println("nothing is open")
-		return nil
+	if err := revoke(ctx, c, grants); err != nil {
+		return err
 	}
-	decision := &v1alpha1.SupportAccessDecision{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: "uninstall-", Namespace: v1alpha1.SystemNamespace, Finalizers: []string{v1alpha1.FinalizerDecision}},
-		Spec: v1alpha1.SupportAccessDecisionSpec{
-			Action: v1alpha1.ActionRevoke,
-			Target: v1alpha1.DecisionTarget{Cluster: v1alpha1.TargetAll},
-			Reason: "support access is being uninstalled",
-		},
-	}
-	if err := c.Create(ctx, decision); err != nil {
-		return fmt.Errorf("revoke %d grants: %w", len(held), err)
-	}
-	fmt.Printf("revoking %d grants\n", len(held))
+	fmt.Printf("%d grants are revoked\n", len(grants))
+	var held []string
 	err = wait.PollUntilContextTimeout(ctx, time.Second, timeout, true, func(ctx context.Context) (bool, error) {
-		if held, err = heldGrants(ctx, c); err != nil {
+		if held, err = heldObjects(ctx, c); err != nil {
 			return false, err
 		}
 		return len(held) == 0, nil
 	})
 	if err != nil {
-		return fmt.Errorf("%d grants are still open, %s among them: %w", len(held), first(held), err)
+		return fmt.Errorf("close everything: the operator still holds %d objects, %s first: %w", len(held), first(held), err)
 	}
-	fmt.Println("nothing is open any more")
+	fmt.Println("nothing is open")
+	return nil
+}
+
+// revoke makes a decision on each grant. It says by whom, for servers that do not write it.
+func revoke(ctx context.Context, c client.Client, grants []client.ObjectKey) error {
+	if len(grants) == 0 {
+		return nil
+	}
+	me := &authenticationv1.SelfSubjectReview{}
+	if err := c.Create(ctx, me); err != nil {
+		return fmt.Errorf("ask who I am: %w", err)
+	}
+	for _, grant := range grants {
+		decision := &v1alpha1.SupportAccessDecision{
+			ObjectMeta: metav1.ObjectMeta{GenerateName: "uninstall-", Namespace: grant.Namespace, Finalizers: []string{v1alpha1.FinalizerDecision}},
+			Spec: v1alpha1.SupportAccessDecisionSpec{
+				Action:    v1alpha1.ActionRevoke,
+				Target:    v1alpha1.DecisionTarget{Grant: grant.Name},
+				Reason:    "support access is being uninstalled",
+				DecidedBy: me.Status.UserInfo.Username,
+			},
+		}
+		if err := c.Create(ctx, decision); err != nil {
+			return fmt.Errorf("revoke grant %s: %w", grant, err)
+		}
+	}
 	return nil
 }
 
@@ -85,16 +102,38 @@ func first(held []string) string {
 	return held[0]
 }
 
-// heldGrants names the grants of which something may be open.
-func heldGrants(ctx context.Context, c client.Client) ([]string, error) {
+// heldObjects names the grants of which something may be open and the decisions that are not yet recorded.
+func heldObjects(ctx context.Context, c client.Client) ([]string, error) {
+	grants, err := heldGrants(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	var held []string
+	for _, grant := range grants {
+		held = append(held, "grant "+grant.String())
+	}
+	decisions := &v1alpha1.SupportAccessDecisionList{}
+	if err := c.List(ctx, decisions); err != nil {
+		return nil, fmt.Errorf("list decisions: %w", err)
+	}
+	for i := range decisions.Items {
+		if controllerutil.ContainsFinalizer(&decisions.Items[i], v1alpha1.FinalizerDecision) {
+			held = append(held, "decision "+client.ObjectKeyFromObject(&decisions.Items[i]).String())
+		}
+	}
+	return held, nil
+}
+
+// heldGrants returns the grants of which something may be open.
+func heldGrants(ctx context.Context, c client.Client) ([]client.ObjectKey, error) {
 	grants := &v1alpha1.SupportAccessGrantList{}
 	if err := c.List(ctx, grants); err != nil {
 		return nil, fmt.Errorf("list grants: %w", err)
 	}
-	var held []string
+	var held []client.ObjectKey
 	for i := range grants.Items {
 		if controllerutil.ContainsFinalizer(&grants.Items[i], v1alpha1.FinalizerGrant) {
-			held = append(held, client.ObjectKeyFromObject(&grants.Items[i]).String())
+			held = append(held, client.ObjectKeyFromObject(&grants.Items[i]))
 		}
 	}
 	return held, nil
