@@ -48,6 +48,7 @@ type stage struct {
 	controlPlane *controlplane.ControlPlane
 	names        atomic.Int64
 	operator     operatorOnce
+	ends         []func() error
 }
 
 // shared belongs to the test binary, which runs the tests of one package.
@@ -79,6 +80,9 @@ func MainWith(m *testing.M, options controlplane.Options) {
 	os.Exit(code)
 }
 
+// AtEnd has something done when the package's tests are over, before the control plane ends.
+func AtEnd(end func() error) { shared.ends = append(shared.ends, end) }
+
 // New returns a test's world; the first of a package starts the control plane.
 func New(t testing.TB) *World {
 	t.Helper()
@@ -109,6 +113,9 @@ func (s *stage) open() {
 
 func (s *stage) close() error {
 	errs := []error{s.operator.close()}
+	for _, end := range s.ends {
+		errs = append(errs, end())
+	}
 	if s.controlPlane != nil {
 		errs = append(errs, s.controlPlane.Stop())
 	}
