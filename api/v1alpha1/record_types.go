@@ -187,6 +187,15 @@ type SupportAccessRecordStatus struct {
 	// +kubebuilder:validation:MaxItems=4
 	Rules []RecordedRules `json:"rules,omitempty"`
 
+	// ambientBindings are the bindings that gave every identity of the cluster something when access opened, granted or
+	// not: what is left to an engineer after the end is theirs. At most 64 are named.
+	//
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=512
+	AmbientBindings []string `json:"ambientBindings,omitempty"`
+
 	// removedEngineers were taken off before the end.
 	//
 	// +optional
@@ -287,7 +296,8 @@ type RecordedRules struct {
 	// +kubebuilder:validation:MaxLength=253
 	Role string `json:"role"`
 
-	// digest is the SHA-256 of its rules. The ConfigMap rules-DIGEST in the operator's namespace holds them.
+	// digest is the SHA-256 of its rules. The ConfigMap rules- with its first 26 characters, in
+	// the operator's namespace, holds them.
 	//
 	// +required
 	// +kubebuilder:validation:MinLength=1

@@ -158,6 +158,7 @@ status:
   bindings:
   - {namespace: mail-archive, name: sa-abc, uid: 7d1e6f0e-0000-4000-8000-000000000002, role: support-access-configuration, withdrawn: true}
   rules: [{role: support-access-configuration, digest: "00"}]
+  ambientBindings: [ClusterRoleBinding system:basic-user]
   removedEngineers: [{name: cy, time: "2026-12-01T18:05:00.000000Z", by: admin@customer.example}]
   endTime: "2026-12-02T18:00:00.000001Z"
   endReason: Expired

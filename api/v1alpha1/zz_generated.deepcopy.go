@@ -722,6 +722,11 @@ func (in *SupportAccessRecordStatus) DeepCopyInto(out *SupportAccessRecordStatus
 		*out = make([]RecordedRules, len(*in))
 		copy(*out, *in)
 	}
+	if in.AmbientBindings != nil {
+		in, out := &in.AmbientBindings, &out.AmbientBindings
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.RemovedEngineers != nil {
 		in, out := &in.RemovedEngineers, &out.RemovedEngineers
 		*out = make([]RemovedEngineer, len(*in))

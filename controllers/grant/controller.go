@@ -27,6 +27,7 @@ import (
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/internal/access"
 	"supportaccess.dev/operator/internal/lifecycle"
+	"supportaccess.dev/operator/internal/metrics"
 )
 
 // Admission says whether the admission policies guard the cluster.
@@ -53,6 +54,8 @@ type Reconciler struct {
 	Admission Admission
 	// Addresses says how engineers reach the API server.
 	Addresses Addresses
+	// Counters count what is done, where there are any.
+	Counters *metrics.Counters
 	// Recorder announces changes as Kubernetes Events.
 	Recorder events.EventRecorder
 	// Clock is read once a pass.
@@ -64,6 +67,8 @@ type Reconciler struct {
 
 	// kept are the digests of rules that are known to be stored.
 	kept sync.Map
+	// ambience is what identities may do without a grant.
+	ambience ambience
 }
 
 // Priorities of the queue: what takes away goes before what gives, and both before what only looks.

@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	rbacv1 "k8s.io/api/rbac/v1"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/internal/access"
@@ -20,11 +19,11 @@ func judge(s *sight) {
 	}
 	input := s.reviewInput()
 	if s.provisioned() {
-		s.world.Prohibitions = messages(review.Standing(input))
+		s.world.Prohibitions = review.Sentences(review.Standing(input))
 		s.judgeRoles()
 		return
 	}
-	s.world.Refusals = messages(review.Opening(input))
+	s.world.Refusals = review.Sentences(review.Opening(input))
 	if s.transport() == v1alpha1.TransportGateway {
 		s.world.Refusals = append(s.world.Refusals, "spec.transport: Gateway: this version of the operator has no gateway: use Direct")
 	}
@@ -56,23 +55,16 @@ func (s *sight) judgePresence() {
 
 // judgeRoles notes the roles of an open grant that are gone or that reach what is never allowed by now.
 func (s *sight) judgeRoles() {
-	never := s.never()
 	for _, name := range s.roleNames() {
 		role := s.roles[name]
 		if role == nil {
 			s.world.DeletedRoles = append(s.world.DeletedRoles, name)
 			continue
 		}
-		for _, reason := range review.Overlap(role.Rules, never) {
+		for _, reason := range review.Never(role.Rules) {
 			s.world.WidenedRoles = append(s.world.WidenedRoles, fmt.Sprintf("ClusterRole %q: %s", name, reason))
 		}
 	}
-}
-
-// never are the rules that no role of an open grant may overlap: the operator's own. What policies add is judged with
-// them, as a policy's prohibition.
-func (s *sight) never() []rbacv1.PolicyRule {
-	return slices.Concat(review.BuiltinNever(), review.DefaultNever())
 }
 
 func (s *sight) reviewInput() review.Input {
@@ -80,7 +72,7 @@ func (s *sight) reviewInput() review.Input {
 		Grant: s.grant, Now: s.now, Transport: s.transport(), Policies: map[string]review.NamespacePolicy{}, Roles: map[string][]rbacv1.PolicyRule{},
 	}
 	for namespace, p := range s.policies {
-		input.Policies[namespace] = review.NamespacePolicy{Name: p.name, Policy: p.policy}
+		input.Policies[namespace] = review.NamespacePolicy{Name: p.name, Policy: p.policy, Gone: s.gone(namespace)}
 	}
 	for name, role := range s.roles {
 		input.Roles[name] = role.Rules
@@ -88,24 +80,10 @@ func (s *sight) reviewInput() review.Input {
 	return input
 }
 
-// transport is the transport in force: the record's, else the spec's, else the first that the policy lists.
+// transport is the transport in force: the record's once there is one, else what the grant and the policy mean.
 func (s *sight) transport() v1alpha1.Transport {
 	if s.record != nil && !s.foreign && s.record.Spec.Transport != "" {
 		return s.record.Spec.Transport
 	}
-	if s.grant.Spec.Transport != "" {
-		return s.grant.Spec.Transport
-	}
-	if policy := s.policies[s.key.Namespace].policy; policy != nil && len(policy.Spec.Transports) > 0 {
-		return policy.Spec.Transports[0]
-	}
-	return ""
-}
-
-func messages(errs field.ErrorList) []string {
-	out := make([]string, 0, len(errs))
-	for _, err := range errs {
-		out = append(out, err.Error())
-	}
-	return out
+	return review.ResolveTransport(s.grant, s.policies[s.key.Namespace].policy)
 }

@@ -30,6 +30,8 @@ type sight struct {
 	foreign   bool
 	decisions []v1alpha1.SupportAccessDecision
 	world     lifecycle.World
+	// ambient names the bindings that give every identity something, granted or not. Known when the grant opens.
+	ambient []string
 
 	// policies are the policies of the places in the grant's scope, by namespace.
 	policies map[string]namespacePolicy

@@ -48,7 +48,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{}, errors.Join(done.problem, err)
 	}
 	if changed {
-		r.announce(s, verdict, done)
+		r.announce(ctx, s, verdict, done)
 	}
 	if err := r.release(ctx, s, verdict, done); err != nil {
 		return reconcile.Result{}, errors.Join(done.problem, err)
@@ -135,6 +135,7 @@ func (r *Reconciler) open(ctx context.Context, s *sight, verdict *lifecycle.Verd
 	if err := r.recordOpening(ctx, s, *verdict, opened); err != nil {
 		return outcome{problem: err}
 	}
+	r.Counters.Issued(len(opened.Credentials))
 	*verdict = lifecycle.Decide(s.facts())
 	return outcome{credentials: opened.Credentials, again: r.renewalDue(s, opened.Credentials)}
 }
@@ -155,7 +156,7 @@ func (r *Reconciler) lookAgain(ctx context.Context, s *sight) error {
 		return err
 	}
 	s.decisions = decisions
-	return nil
+	return r.seeAmbient(ctx, s)
 }
 
 // order is what a verdict wants to be open.
@@ -239,6 +240,7 @@ func (r *Reconciler) renew(ctx context.Context, s *sight, verdict lifecycle.Verd
 		done.again = earlier(done.again, renewal.Next)
 	}
 	if len(done.credentials) > 0 {
+		r.Counters.Issued(len(done.credentials))
 		done.again = earlier(done.again, r.renewalDue(s, done.credentials))
 	}
 	return done
@@ -292,6 +294,7 @@ func (r *Reconciler) close(ctx context.Context, s *sight, verdict lifecycle.Verd
 	}
 	scope := lifecycle.ScopeOf(s.record.Spec.Scope, s.record.Spec.Grant.Namespace)
 	if err := r.Keeper.Close(ctx, access.RemainsOf(s.record, scope)); err != nil {
+		r.Counters.CleanupFailed()
 		return outcome{problem: err}
 	}
 	if err := r.sweep(ctx, s); err != nil {

@@ -110,6 +110,7 @@ func (r *Reconciler) recordOpening(ctx context.Context, s *sight, verdict lifecy
 				record.Status.Rules = append(record.Status.Rules, v1alpha1.RecordedRules{Role: name, Digest: review.RulesDigest(role.Rules)})
 			}
 		}
+		record.Status.AmbientBindings = s.ambient
 		addTransition(record, at.Time, v1alpha1.TransitionOpened, lifecycle.Operator,
 			fmt.Sprintf("access is open until %s", verdict.Expiration.UTC().Format(time.RFC3339)))
 	})
@@ -191,6 +192,7 @@ func (r *Reconciler) recordEnd(ctx context.Context, s *sight, verdict lifecycle.
 			recordVerified(record, at)
 		}
 	})
+	r.Counters.Ended(r.Clock.Since(askedAt(s, verdict)))
 	if apierrors.IsNotFound(err) {
 		// The record went with its namespace. The end is kept where nothing is deleted with it.
 		tombstone := s.record.DeepCopy()
@@ -204,6 +206,14 @@ func (r *Reconciler) recordEnd(ctx context.Context, s *sight, verdict lifecycle.
 		return outcome{leftover: leftover, again: s.now.Add(time.Second)}
 	}
 	return outcome{}
+}
+
+// askedAt is when access was to end: the instant of its expiration, and for all other ends when this pass heard of it.
+func askedAt(s *sight, verdict lifecycle.Verdict) time.Time {
+	if verdict.End.Reason == v1alpha1.EndExpired {
+		return verdict.Expiration
+	}
+	return s.now
 }
 
 // createTombstone keeps a record in the operator's namespace. One that is there already says as much.

@@ -24,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
@@ -34,6 +35,7 @@ import (
 	"supportaccess.dev/operator/controllers/guard"
 	"supportaccess.dev/operator/controllers/record"
 	"supportaccess.dev/operator/internal/access"
+	"supportaccess.dev/operator/internal/metrics"
 )
 
 // Options are what the controller can be told.
@@ -107,7 +109,7 @@ func runController(ctx context.Context, o Options, version string) error {
 	if err != nil {
 		return err
 	}
-	if err := AddControllers(ctx, mgr, o); err != nil {
+	if err := AddControllers(ctx, mgr, o, version); err != nil {
 		return err
 	}
 	ctrl.Log.Info("Starting", "version", version)
@@ -195,7 +197,7 @@ func cacheOptions() cache.Options {
 }
 
 // AddControllers registers every controller and health check.
-func AddControllers(ctx context.Context, mgr ctrl.Manager, o Options) error {
+func AddControllers(ctx context.Context, mgr ctrl.Manager, o Options, version string) error {
 	var bundle []byte
 	if o.ClusterCABundle != "" {
 		var err error
@@ -204,6 +206,13 @@ func AddControllers(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		}
 	}
 	now, live := clock.RealClock{}, mgr.GetAPIReader()
+	counters, err := metrics.NewCounters(ctrlmetrics.Registry, version)
+	if err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
+	if err := ctrlmetrics.Registry.Register(&metrics.Grants{Reader: mgr.GetClient(), Clock: now}); err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
 	woken := make(chan event.GenericEvent, 1)
 	watch := &guard.Guard{
 		Client: mgr.GetClient(), Clock: now, Wake: woken,
@@ -213,7 +222,7 @@ func AddControllers(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		return fmt.Errorf("set up the guard: %w", err)
 	}
 	grants := &grant.Reconciler{
-		Client: mgr.GetClient(), Live: live, Clock: now, Workers: o.Workers, Woken: woken, Admission: watch,
+		Client: mgr.GetClient(), Live: live, Clock: now, Workers: o.Workers, Woken: woken, Admission: watch, Counters: counters,
 		Keeper:    access.Keeper{Client: mgr.GetClient(), Live: live, Clock: now},
 		Addresses: &access.Addresses{Told: access.Cluster{Server: o.ClusterServer, CABundle: bundle}, Live: live, Clock: now},
 		Recorder:  mgr.GetEventRecorder("support-access"),
