@@ -2,6 +2,7 @@ package admission
 
 import (
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -141,6 +142,31 @@ func TestNoCheckOfAnAuthorizerIsInALoop(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestNothingButTheStampCanRefuseTheCanary matters because the API server tells one refusal of several.
+func TestNothingButTheStampCanRefuseTheCanary(t *testing.T) {
+	condition := "!(request.userInfo.username == 'system:serviceaccount:support-access-system:support-access-controller' && has(request.dryRun) && request.dryRun)"
+	excepted := map[string]bool{}
+	for name, policy := range validating(t) {
+		for _, rule := range policy.Spec.MatchConstraints.ResourceRules {
+			if slices.Contains(rule.Resources, "supportaccessgrants") && slices.Contains(rule.Operations, admissionregistrationv1.Create) {
+				excepted[name] = slices.ContainsFunc(policy.Spec.MatchConditions, func(c admissionregistrationv1.MatchCondition) bool {
+					return c.Expression == condition
+				})
+			}
+		}
+	}
+	want := map[string]bool{
+		"support-access-grant-stamp": false, "support-access-grant-bind": true, "support-access-grant-scope": true,
+		// It is for other namespaces than the canary's.
+		"support-access-grant-limits": false,
+		// These only warn.
+		"support-access-grant-expired": false, "support-access-grant-unreadable": false, "support-access-grant-name-used": false,
+	}
+	if !maps.Equal(excepted, want) {
+		t.Errorf("policies of new grants, and whether they except the canary:\n%v\nwant\n%v", excepted, want)
 	}
 }
 
