@@ -1,4 +1,4 @@
-package review_test
+package review
 
 import (
 	"fmt"
@@ -11,7 +11,6 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 
-	"supportaccess.dev/operator/internal/review"
 	"supportaccess.dev/operator/test/gen"
 )
 
@@ -99,7 +98,7 @@ func TestWhatSupportAccessNeverGives(t *testing.T) {
 			if c.want != "" {
 				want = []string{c.want}
 			}
-			expect(t, review.Never(rules{c.rule}), want)
+			expect(t, Never(rules{c.rule}), want)
 		})
 	}
 }
@@ -122,12 +121,12 @@ func TestNoNeverRuleIsWithoutACase(t *testing.T) {
 		"PersistentVolumeClaims": resources("core", "persistentvolumeclaims", "create"),
 		"VolumeSnapshots":        resources("snapshot.storage.k8s.io", "volumesnapshots", "create"),
 	}
-	never := slices.Concat(review.BuiltinNever(), review.DefaultNever())
+	never := slices.Concat(BuiltinNever(), DefaultNever())
 	for i := range never {
 		others := slices.Delete(slices.Clone(never), i, i+1)
 		alone := 0
 		for _, rule := range refusedOnlyBy {
-			if len(review.Overlap(rules{rule}, never[i:i+1])) > 0 && len(review.Overlap(rules{rule}, others)) == 0 {
+			if len(Overlap(rules{rule}, never[i:i+1])) > 0 && len(Overlap(rules{rule}, others)) == 0 {
 				alone++
 			}
 		}
@@ -138,12 +137,12 @@ func TestNoNeverRuleIsWithoutACase(t *testing.T) {
 }
 
 func TestNothingThatACallerDoesLoosensTheNeverList(t *testing.T) {
-	for _, list := range [][]rbacv1.PolicyRule{review.BuiltinNever(), review.DefaultNever()} {
+	for _, list := range [][]rbacv1.PolicyRule{BuiltinNever(), DefaultNever()} {
 		for i := range list {
 			list[i].Verbs[0], list[i].Resources[0] = "changed", "changed"
 		}
 	}
-	expect(t, review.Never(rules{resources("core", "secrets", "list"), resources("core", "nodes/log", "get")}), []string{
+	expect(t, Never(rules{resources("core", "secrets", "list"), resources("core", "nodes/log", "get")}), []string{
 		"allows get of nodes/log", "allows list of secrets",
 	})
 }
@@ -157,7 +156,7 @@ func TestTheShippedRolesAreGiven(t *testing.T) {
 		if len(resolved) == 0 {
 			t.Errorf("%s: allows nothing", name)
 		}
-		expect(t, review.Never(resolved), nil)
+		expect(t, Never(resolved), nil)
 	}
 }
 
@@ -172,14 +171,14 @@ func TestThePlainRolesOnlyRead(t *testing.T) {
 	for _, name := range []string{gen.Configuration, gen.Diagnostics} {
 		var checked rules
 		for _, rule := range resolve(t, roles, name) {
-			if review.RulesDigest(rules{rule}) != review.RulesDigest(rules{harmless}) {
+			if RulesDigest(rules{rule}) != RulesDigest(rules{harmless}) {
 				checked = append(checked, rule)
 			}
 		}
-		expect(t, review.Overlap(checked, content), nil)
+		expect(t, Overlap(checked, content), nil)
 	}
 	for _, name := range []string{gen.Operate, gen.Content} {
-		if len(review.Overlap(resolve(t, roles, name), content)) == 0 {
+		if len(Overlap(resolve(t, roles, name), content)) == 0 {
 			t.Errorf("%s: only reads: either it need not be elevated, or this test sees nothing", name)
 		}
 	}

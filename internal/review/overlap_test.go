@@ -1,4 +1,4 @@
-package review_test
+package review
 
 import (
 	"fmt"
@@ -10,7 +10,6 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	rbacvalidation "k8s.io/component-helpers/auth/rbac/validation"
 
-	"supportaccess.dev/operator/internal/review"
 	"supportaccess.dev/operator/test/gen"
 )
 
@@ -95,7 +94,7 @@ func TestARoleOverlapsANeverRuleByAnythingTheyShare(t *testing.T) {
 			if c.want != "" {
 				want = []string{c.want}
 			}
-			expect(t, review.Overlap(rules{c.role}, rules{c.never}), want)
+			expect(t, Overlap(rules{c.role}, rules{c.never}), want)
 		})
 	}
 }
@@ -181,9 +180,9 @@ func TestOverlapIsWhatSomeRequestShows(t *testing.T) {
 	requests := everyRequest()
 	overlapping, apart := 0, 0
 	for range 4000 {
-		role, never := randomRules(random, false), randomRules(random, true)
+		role, never := randomRules(random, ofRoles), randomRules(random, ofNeverRules)
 		witness := slices.IndexFunc(requests, func(r request) bool { return r.namedBy(never) && r.allowedBy(role) })
-		reasons := review.Overlap(role, never)
+		reasons := Overlap(role, never)
 		switch {
 		case witness >= 0 && len(reasons) == 0:
 			t.Fatalf("%+v is allowed by %s and named by %s, and Overlap is silent", requests[witness], show(role), show(never))
@@ -200,22 +199,35 @@ func TestOverlapIsWhatSomeRequestShows(t *testing.T) {
 	}
 }
 
-// randomRules are up to three rules; a never-rule may hold wildcards that RBAC does not know.
-func randomRules(random *rand.Rand, never bool) rules {
-	verbs, names := []string{"get", "list", "impersonate", "impersonate:x", "*"}, []string{"a", "b"}
-	if never {
-		verbs, names = append(verbs, "impersonate*"), append(names, "*")
+// alphabet is what random rules are made of.
+type alphabet struct{ verbs, groups, resources, names, paths []string }
+
+// A never-rule may hold wildcards that RBAC does not know.
+var (
+	ofRoles = alphabet{
+		verbs:     []string{"get", "list", "impersonate", "impersonate:x", "*"},
+		groups:    []string{"", "apps", "*"},
+		resources: []string{"pods", "nodes", "pods/exec", "nodes/log", "pods/*", "*/exec", "*/log", "*/*", "*"},
+		names:     []string{"a", "b", "*"},
+		paths:     []string{"/a", "/ab", "/a*", "/a/*", "/a/b", "/a/b/*", "/b", "/b**", "*"},
 	}
+	ofNeverRules = alphabet{
+		verbs: append([]string{"impersonate*"}, ofRoles.verbs...), groups: ofRoles.groups, resources: ofRoles.resources, names: ofRoles.names, paths: ofRoles.paths,
+	}
+)
+
+// randomRules are up to three rules.
+func randomRules(random *rand.Rand, of alphabet) rules {
 	var list rules
 	for range 1 + random.IntN(3) {
-		rule := rbacv1.PolicyRule{Verbs: some1to(random, 2, verbs...)}
+		rule := rbacv1.PolicyRule{Verbs: oneOrTwo(random, of.verbs)}
 		if random.IntN(4) == 0 {
-			rule.NonResourceURLs = some1to(random, 2, "/a", "/ab", "/a*", "/a/*", "/a/b", "/a/b/*", "/b", "/b**", "*")
+			rule.NonResourceURLs = oneOrTwo(random, of.paths)
 		} else {
-			rule.APIGroups = some1to(random, 2, "", "apps", "*")
-			rule.Resources = some1to(random, 2, "pods", "nodes", "pods/exec", "nodes/log", "pods/*", "*/exec", "*/log", "*/*", "*")
+			rule.APIGroups = oneOrTwo(random, of.groups)
+			rule.Resources = oneOrTwo(random, of.resources)
 			if random.IntN(2) == 0 {
-				rule.ResourceNames = some1to(random, 2, names...)
+				rule.ResourceNames = oneOrTwo(random, of.names)
 			}
 		}
 		list = append(list, rule)
@@ -223,9 +235,9 @@ func randomRules(random *rand.Rand, never bool) rules {
 	return list
 }
 
-func some1to(random *rand.Rand, most int, of ...string) []string {
+func oneOrTwo(random *rand.Rand, of []string) []string {
 	var picked []string
-	for range 1 + random.IntN(most) {
+	for range 1 + random.IntN(2) {
 		picked = append(picked, of[random.IntN(len(of))])
 	}
 	return picked
@@ -250,9 +262,9 @@ func TestTheDigestIsOfWhatIsAllowedAndNotOfHowItIsWritten(t *testing.T) {
 		"a rule in two":              {resources("core apps", "pods secrets", "get", "a", "b"), resources("core apps", "pods secrets", "list", "a", "b"), written[1], written[2]},
 		"a rule that allows nothing": append(slices.Clone(written), rbacv1.PolicyRule{APIGroups: []string{"x"}, Resources: []string{"y"}}),
 	}
-	want := review.RulesDigest(written)
+	want := RulesDigest(written)
 	for name, list := range same {
-		if got := review.RulesDigest(list); got != want {
+		if got := RulesDigest(list); got != want {
 			t.Errorf("%s: got %s, want %s", name, got, want)
 		}
 	}
@@ -268,7 +280,7 @@ func TestTheDigestIsOfWhatIsAllowedAndNotOfHowItIsWritten(t *testing.T) {
 	}
 	seen := map[string]string{want: "as it was written"}
 	for name, list := range others {
-		digest := review.RulesDigest(list)
+		digest := RulesDigest(list)
 		if other, again := seen[digest]; again {
 			t.Errorf("%s and %s have one digest", name, other)
 		}

@@ -1,4 +1,4 @@
-package review_test
+package review
 
 import (
 	"slices"
@@ -9,7 +9,6 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 
 	"supportaccess.dev/operator/api/v1alpha1"
-	"supportaccess.dev/operator/internal/review"
 	"supportaccess.dev/operator/test/gen"
 )
 
@@ -32,12 +31,12 @@ var (
 
 // inputOf builds the input of a case: every namespace of the scope has the one policy, and the roles are harmless but
 // for content, which reads Secrets by name.
-func inputOf(c asked) review.Input {
+func inputOf(c asked) Input {
 	grant := gen.Grant("case-4711", gen.Namespace, c.grant...)
-	policy := review.NamespacePolicy{Name: "default", Policy: gen.Policy("default", c.policy...)}
-	in := review.Input{
+	policy := NamespacePolicy{Name: "default", Policy: gen.Policy("default", c.policy...)}
+	in := Input{
 		Grant: grant, Now: gen.Epoch.Add(time.Hour), Transport: grant.Spec.Transport,
-		Policies: map[string]review.NamespacePolicy{grant.Namespace: policy}, Roles: map[string][]rbacv1.PolicyRule{},
+		Policies: map[string]NamespacePolicy{grant.Namespace: policy}, Roles: map[string][]rbacv1.PolicyRule{},
 	}
 	if grant.Spec.Scope != nil {
 		for _, namespace := range grant.Spec.Scope.Namespaces {
@@ -269,7 +268,7 @@ func TestAGrantOpensOnlyAsThePolicyAllows(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			expect(t, review.Sentences(review.Opening(inputOf(c))), c.want)
+			expect(t, Sentences(Opening(inputOf(c))), c.want)
 		})
 	}
 }
@@ -277,58 +276,58 @@ func TestAGrantOpensOnlyAsThePolicyAllows(t *testing.T) {
 func TestEveryNamespaceOfTheScopeMustAllowTheGrant(t *testing.T) {
 	strict := gen.Policy("strict", gen.AnyDuration("1h"), gen.Protecting("vault"))
 	loose := gen.Policy("loose")
-	named := func(p *v1alpha1.SupportAccessPolicy) review.NamespacePolicy {
-		return review.NamespacePolicy{Name: p.Name, Policy: p}
+	named := func(p *v1alpha1.SupportAccessPolicy) NamespacePolicy {
+		return NamespacePolicy{Name: p.Name, Policy: p}
 	}
 	cases := map[string]struct {
 		scope    []string
-		policies map[string]review.NamespacePolicy
+		policies map[string]NamespacePolicy
 		want     []string
 	}{
 		"all of them allow it": {
-			scope: []string{"a", "b"}, policies: map[string]review.NamespacePolicy{gen.Namespace: named(loose), "a": named(loose), "b": named(loose)},
+			scope: []string{"a", "b"}, policies: map[string]NamespacePolicy{gen.Namespace: named(loose), "a": named(loose), "b": named(loose)},
 		},
 		"one of them does not": {
-			scope: []string{"a", "b"}, policies: map[string]review.NamespacePolicy{gen.Namespace: named(loose), "a": named(loose), "b": named(strict)},
+			scope: []string{"a", "b"}, policies: map[string]NamespacePolicy{gen.Namespace: named(loose), "a": named(loose), "b": named(strict)},
 			want: []string{"spec.duration: 24h exceeds 1h, the limit of policy strict"},
 		},
 		"the grant's own does not, though the scope leaves it out": {
-			scope: []string{"a"}, policies: map[string]review.NamespacePolicy{gen.Namespace: named(strict), "a": named(loose)},
+			scope: []string{"a"}, policies: map[string]NamespacePolicy{gen.Namespace: named(strict), "a": named(loose)},
 			want: []string{"spec.duration: 24h exceeds 1h, the limit of policy strict"},
 		},
 		"two of the same policy say it once": {
-			scope: []string{"a", "b"}, policies: map[string]review.NamespacePolicy{gen.Namespace: named(loose), "a": named(strict), "b": named(strict)},
+			scope: []string{"a", "b"}, policies: map[string]NamespacePolicy{gen.Namespace: named(loose), "a": named(strict), "b": named(strict)},
 			want: []string{"spec.duration: 24h exceeds 1h, the limit of policy strict"},
 		},
 		"one policy protects another's namespace": {
-			scope: []string{"vault"}, policies: map[string]review.NamespacePolicy{gen.Namespace: named(strict), "vault": named(loose)},
+			scope: []string{"vault"}, policies: map[string]NamespacePolicy{gen.Namespace: named(strict), "vault": named(loose)},
 			want: []string{"spec.duration: 24h exceeds 1h, the limit of policy strict", "spec.scope.namespaces: vault is protected by policy strict"},
 		},
 		"a label names no policy": {
-			scope: []string{"a"}, policies: map[string]review.NamespacePolicy{gen.Namespace: named(loose), "a": {Name: "lost"}},
+			scope: []string{"a"}, policies: map[string]NamespacePolicy{gen.Namespace: named(loose), "a": {Name: "lost"}},
 			want: []string{"spec.scope.namespaces: a takes no grants: its label supportaccess.dev/policy names policy lost, which does not exist"},
 		},
 		"the grant's own label names no policy": {
-			policies: map[string]review.NamespacePolicy{gen.Namespace: {Name: "lost"}},
+			policies: map[string]NamespacePolicy{gen.Namespace: {Name: "lost"}},
 			want:     []string{"metadata.namespace: mail-archive takes no grants: its label supportaccess.dev/policy names policy lost, which does not exist"},
 		},
 		"there is no default policy": {
-			policies: map[string]review.NamespacePolicy{gen.Namespace: {Name: "default"}},
+			policies: map[string]NamespacePolicy{gen.Namespace: {Name: "default"}},
 			want:     []string{"metadata.namespace: mail-archive takes no grants: there is no policy default, and its label supportaccess.dev/policy names no other"},
 		},
 		"nobody looked at a namespace": {
-			scope: []string{"a"}, policies: map[string]review.NamespacePolicy{gen.Namespace: named(loose)},
+			scope: []string{"a"}, policies: map[string]NamespacePolicy{gen.Namespace: named(loose)},
 			want: []string{"spec.scope.namespaces: a takes no grants: there is no policy default, and its label supportaccess.dev/policy names no other"},
 		},
 		"a namespace is gone, which is not the policy's to judge": {
-			scope: []string{"a"}, policies: map[string]review.NamespacePolicy{gen.Namespace: named(loose), "a": {Gone: true}},
+			scope: []string{"a"}, policies: map[string]NamespacePolicy{gen.Namespace: named(loose), "a": {Gone: true}},
 		},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			in := inputOf(asked{grant: grantMods{gen.WithScope(c.scope...)}})
 			in.Policies = c.policies
-			expect(t, review.Sentences(review.Opening(in)), c.want)
+			expect(t, Sentences(Opening(in)), c.want)
 		})
 	}
 }
@@ -337,7 +336,7 @@ func TestAGrantThatWasNotMadeYetIsCountedFromNow(t *testing.T) {
 	in := inputOf(asked{grant: grantMods{
 		func(g *v1alpha1.SupportAccessGrant) { g.CreationTimestamp.Reset() }, gen.WithExpiration(gen.Epoch.Add(169*time.Hour + time.Second)),
 	}})
-	expect(t, review.Sentences(review.Opening(in)), []string{
+	expect(t, Sentences(Opening(in)), []string{
 		"spec.expirationTime: 2026-12-08T10:00:01Z exceeds 168h, the limit of policy default: give at most 2026-12-08T10:00:00Z",
 	})
 }
@@ -345,7 +344,7 @@ func TestAGrantThatWasNotMadeYetIsCountedFromNow(t *testing.T) {
 func TestARoleThatReachesTooFarIsNotOpened(t *testing.T) {
 	in := inputOf(asked{})
 	in.Roles[gen.Diagnostics] = []rbacv1.PolicyRule{gen.Rule("", []string{"secrets"}, []string{"get", "list"})}
-	expect(t, review.Sentences(review.Opening(in)), []string{
+	expect(t, Sentences(Opening(in)), []string{
 		"spec.roles[1]: support-access-diagnostics allows list of secrets, which support access never gives",
 	})
 }
@@ -393,15 +392,15 @@ func TestAnOpenGrantStaysUnlessThePolicyForbidsItOutright(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			expect(t, review.Sentences(review.Standing(inputOf(c))), c.want)
+			expect(t, Sentences(Standing(inputOf(c))), c.want)
 		})
 	}
 }
 
 func TestADeletedPolicyClosesNothing(t *testing.T) {
 	in := inputOf(asked{})
-	in.Policies = map[string]review.NamespacePolicy{gen.Namespace: {Name: "default"}}
-	expect(t, review.Sentences(review.Standing(in)), nil)
+	in.Policies = map[string]NamespacePolicy{gen.Namespace: {Name: "default"}}
+	expect(t, Sentences(Standing(in)), nil)
 }
 
 // The transport in force was resolved at opening: a policy that lists another one first since then changes nothing.
@@ -411,7 +410,7 @@ func TestAnOpenGrantIsJudgedByTheTransportInForce(t *testing.T) {
 		policy: policyMods{gen.OfferingTransports(v1alpha1.TransportGateway, v1alpha1.TransportDirect)},
 	})
 	in.Transport = v1alpha1.TransportDirect
-	expect(t, review.Sentences(review.Standing(in)), nil)
+	expect(t, Sentences(Standing(in)), nil)
 }
 
 func TestTheTransportIsTheGrantsElseThePolicysFirst(t *testing.T) {
@@ -426,7 +425,7 @@ func TestTheTransportIsTheGrantsElseThePolicysFirst(t *testing.T) {
 		"none without a policy":  {"", nil, ""},
 		"none without transport": {"", gen.Policy("none", gen.OfferingTransports()), ""},
 	} {
-		if got := review.ResolveTransport(gen.Grant("g", "n", gen.WithTransport(c.spec)), c.policy); got != c.want {
+		if got := ResolveTransport(gen.Grant("g", "n", gen.WithTransport(c.spec)), c.policy); got != c.want {
 			t.Errorf("%s: got %q, want %q", name, got, c.want)
 		}
 	}
@@ -437,22 +436,22 @@ func TestReasonsAreTheSameEachTime(t *testing.T) {
 	in := inputOf(asked{grant: grantMods{gen.WithScope("a", "b", "c", "d"), gen.WithRoles("view"), gen.WithDuration("200h")}})
 	for i, namespace := range []string{"a", "b", "c", "d"} {
 		name := strings.Repeat("p", i+1)
-		in.Policies[namespace] = review.NamespacePolicy{Name: name, Policy: gen.Policy(name)}
+		in.Policies[namespace] = NamespacePolicy{Name: name, Policy: gen.Policy(name)}
 	}
-	first := review.Sentences(review.Opening(in))
+	first := Sentences(Opening(in))
 	if !slices.IsSorted(first) || len(first) < 10 {
 		t.Fatalf("not sorted, or too few: %q", first)
 	}
 	for range 20 {
-		expect(t, review.Sentences(review.Opening(in)), first)
+		expect(t, Sentences(Opening(in)), first)
 	}
 }
 
 func TestReviewChangesNothingThatItWasGiven(t *testing.T) {
 	in := inputOf(asked{grant: grantMods{gen.WithScope("z", "kube-system", "a"), gen.WithRoles("z", "a")}})
 	scope, roles := slices.Clone(in.Grant.Spec.Scope.Namespaces), slices.Clone(in.Grant.Spec.Roles)
-	review.Opening(in)
-	review.Standing(in)
+	Opening(in)
+	Standing(in)
 	if !slices.Equal(in.Grant.Spec.Scope.Namespaces, scope) || !slices.Equal(in.Grant.Spec.Roles, roles) {
 		t.Errorf("the grant was changed: %v %v", in.Grant.Spec.Scope.Namespaces, in.Grant.Spec.Roles)
 	}
