@@ -43,6 +43,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if done.unfinished {
 		return reconcile.Result{}, nil
 	}
+	if overtaken(done.problem) {
+		return reconcile.Result{RequeueAfter: overtakenAgain}, nil
+	}
 	changed, err := r.save(ctx, s, verdict, done)
 	if err != nil {
 		return reconcile.Result{}, errors.Join(done.problem, err)
@@ -50,11 +53,31 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if changed {
 		r.announce(ctx, s, verdict, done)
 	}
-	if err := r.release(ctx, s, verdict, done); err != nil {
+	err = r.release(ctx, s, verdict, done)
+	if overtaken(err) {
+		return reconcile.Result{RequeueAfter: overtakenAgain}, nil
+	}
+	if err != nil {
 		return reconcile.Result{}, errors.Join(done.problem, err)
 	}
 	return next(s, verdict, done)
 }
+
+// overtakenAgain is how soon a pass is tried again that knew less than the API server.
+const overtakenAgain = 20 * time.Millisecond
+
+// overtaken reports whether a pass failed because the cache lagged behind what an earlier pass wrote. Nothing is wrong
+// then, and there is nothing to tell.
+func overtaken(err error) bool {
+	var stale *staleError
+	return apierrors.IsConflict(err) || errors.As(err, &stale)
+}
+
+// staleError says that the cache had not yet seen an object that is there.
+type staleError struct{ what string }
+
+// Error says which object it is.
+func (e *staleError) Error() string { return e.what + " is there, and the cache had not yet seen it" }
 
 // next says when to come back: at the instant at which the verdict changes, or earlier where something is due.
 func next(s *sight, verdict lifecycle.Verdict, done outcome) (reconcile.Result, error) {
@@ -119,6 +142,9 @@ func (r *Reconciler) open(ctx context.Context, s *sight, verdict *lifecycle.Verd
 	if err := r.lookAgain(ctx, s); err != nil {
 		return outcome{problem: err}
 	}
+	if s.provisioned() {
+		return outcome{problem: &staleError{what: "the opened record of " + s.key.String()}}
+	}
 	*verdict = lifecycle.Decide(s.facts())
 	if verdict.Wants != lifecycle.WantsOpen {
 		return r.enact(ctx, s, verdict)
@@ -140,8 +166,8 @@ func (r *Reconciler) open(ctx context.Context, s *sight, verdict *lifecycle.Verd
 	return outcome{credentials: opened.Credentials, again: r.renewalDue(s, opened.Credentials)}
 }
 
-// lookAgain reads the grant and the decisions from the API server itself, because a cache that has not yet heard of a
-// revocation must not open what was revoked.
+// lookAgain reads the grant, its record and the decisions from the API server itself, because a cache that has not yet
+// heard of a revocation must not open what was revoked.
 func (r *Reconciler) lookAgain(ctx context.Context, s *sight) error {
 	grant := &v1alpha1.SupportAccessGrant{}
 	if err := r.Live.Get(ctx, s.key, grant); err == nil {
@@ -151,6 +177,11 @@ func (r *Reconciler) lookAgain(ctx context.Context, s *sight) error {
 	} else {
 		return fmt.Errorf("get grant %s: %w", s.key, err)
 	}
+	record := &v1alpha1.SupportAccessRecord{}
+	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(s.record), record); err != nil {
+		return fmt.Errorf("get record %s: %w", s.key, err)
+	}
+	s.record = record
 	decisions, err := decisionsFor(ctx, r.Live, s.key.Namespace)
 	if err != nil {
 		return err

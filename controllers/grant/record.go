@@ -32,7 +32,7 @@ func (r *Reconciler) createRecord(ctx context.Context, s *sight, verdict lifecyc
 	record := newRecord(s, verdict)
 	err := r.Client.Create(ctx, record)
 	if apierrors.IsAlreadyExists(err) {
-		return fmt.Errorf("create record %s: the cache had not yet seen it: %w", s.key, err)
+		return &staleError{what: "record " + s.key.String()}
 	}
 	if err != nil {
 		return fmt.Errorf("create record %s: %w", s.key, err)
