@@ -1,0 +1,87 @@
+// Command bench measures how long the operator takes, beside a bare client that does the least that would do, in the
+// same run and in turn. It prints ratios, since machines differ, and asserts nothing.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"supportaccess.dev/operator/hack/controlplane"
+	"supportaccess.dev/operator/test/world"
+)
+
+// options are what a run can be told.
+type options struct {
+	rounds, storm, grants int
+	only                  string
+}
+
+func main() {
+	var o options
+	flag.IntVar(&o.rounds, "rounds", 20, "how often opening and revoking are measured")
+	flag.IntVar(&o.storm, "storm", 1000, "how many grants expire, or open, at once")
+	flag.IntVar(&o.grants, "grants", 10000, "how many active grants the operator holds when its memory is measured")
+	flag.StringVar(&o.only, "only", "", "one of open, expire, storm, scale; empty for all")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, o)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench: "+err.Error())
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o options) (err error) {
+	b, err := newBench(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	for _, part := range []struct {
+		name string
+		run  func(context.Context, options) error
+	}{{"open", b.openAndRevoke}, {"expire", b.expireAtOnce}, {"storm", b.revokeInStorm}, {"scale", b.holdMany}} {
+		if o.only != "" && o.only != part.name {
+			continue
+		}
+		started := time.Now()
+		if err := part.run(ctx, o); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
+		}
+		say("  (%s took %s)", part.name, time.Since(started).Round(time.Second))
+	}
+	return nil
+}
+
+// newBench starts a control plane that waits for its disk, as a real one does, with the operator on it.
+func newBench(ctx context.Context) (*bench, error) {
+	dir, err := os.MkdirTemp("", "support-access-bench-")
+	if err != nil {
+		return nil, fmt.Errorf("make a folder: %w", err)
+	}
+	cp, err := controlplane.Start(ctx, controlplane.Options{Dir: filepath.Join(dir, "cluster"), Fsync: true, Log: say})
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	b := &bench{dir: dir, cp: cp}
+	if b.installation, err = world.Install(ctx, cp, dir, nil); err != nil {
+		return nil, errors.Join(err, b.close())
+	}
+	if err := b.startOperator(ctx); err != nil {
+		return nil, errors.Join(err, b.close())
+	}
+	if err := b.prepare(ctx); err != nil {
+		return nil, errors.Join(err, b.close())
+	}
+	return b, nil
+}
+
+func say(format string, args ...any) { fmt.Printf(format+"\n", args...) }

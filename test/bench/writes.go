@@ -1,0 +1,75 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/types"
+	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"supportaccess.dev/operator/api/v1alpha1"
+)
+
+const controller = "system:serviceaccount:" + v1alpha1.SystemNamespace + ":" + v1alpha1.ControllerServiceAccount
+
+// countWrites counts what the controller writes for one grant, from the API server's audit log.
+func (b *bench) countWrites(ctx context.Context) error {
+	before, err := b.writes()
+	if err != nil {
+		return err
+	}
+	const name = "counted"
+	if _, _, err := b.grantOnce(ctx, name); err != nil {
+		return err
+	}
+	if err := b.until(ctx, "the grant is gone", func(ctx context.Context) (bool, error) {
+		err := b.admin.Get(ctx, types.NamespacedName{Namespace: tenant, Name: name}, &v1alpha1.SupportAccessGrant{})
+		return client.IgnoreNotFound(err) == nil && err != nil, client.IgnoreNotFound(err)
+	}); err != nil {
+		return err
+	}
+	after, err := b.writes()
+	if err != nil {
+		return err
+	}
+	say("API writes of one grant from its application to its end, one engineer and two roles: %d", len(after)-len(before))
+	for _, write := range after[len(before):] {
+		say("  %s", write)
+	}
+	return nil
+}
+
+// writes are the controller's requests that changed something, as the API server logged them; leases and events are not
+// about grants, and reviews and dry runs change nothing.
+func (b *bench) writes() ([]string, error) {
+	file, err := os.Open(b.cp.AuditLogPath())
+	if err != nil {
+		return nil, fmt.Errorf("open the audit log: %w", err)
+	}
+	defer file.Close()
+	var out []string
+	lines := bufio.NewScanner(file)
+	lines.Buffer(nil, 16<<20)
+	for lines.Scan() {
+		var event auditv1.Event
+		if json.Unmarshal(lines.Bytes(), &event) != nil || event.User.Username != controller || event.ObjectRef == nil {
+			continue
+		}
+		ref := event.ObjectRef
+		about := !slices.Contains([]string{"leases", "events", "subjectaccessreviews", "tokenreviews"}, ref.Resource)
+		changes := slices.Contains([]string{"create", "update", "patch", "delete"}, event.Verb)
+		if about && changes && !(ref.Resource == "supportaccessgrants" && event.Verb == "create") {
+			resource := ref.Resource
+			if ref.Subresource != "" {
+				resource += "/" + ref.Subresource
+			}
+			out = append(out, event.Verb+" "+resource)
+		}
+	}
+	return out, lines.Err()
+}
