@@ -138,11 +138,11 @@ func exceptUsers(object client.Object, users []string) {
 		if variable.Name != systemUsersVariable {
 			continue
 		}
-		list := strings.TrimSuffix(variable.Expression, "]")
+		list := []string{strings.TrimSuffix(variable.Expression, "]")}
 		for _, user := range users {
-			list += ", '" + user + "'"
+			list = append(list, "'"+user+"'")
 		}
-		policy.Spec.Variables[i].Expression = list + "]"
+		policy.Spec.Variables[i].Expression = strings.Join(list, ", ") + "]"
 	}
 }
 

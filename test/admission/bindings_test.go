@@ -37,7 +37,7 @@ func TestIdentitiesOfSupportAccessAreBoundByTheOperatorAlone(t *testing.T) {
 		t.Run(spelling, func(t *testing.T) {
 			says := "subjects: " + spelling + ": an identity of support access is bound by the operator alone: make a SupportAccessGrant"
 			for _, namespace := range []string{mail, ""} {
-				for _, who := range []*person{w.root, w.as(t, namespaceController), w.flux2(t)} {
+				for _, who := range []*person{w.root, w.as(t, namespaceController), w.argo(t)} {
 					refused(t, who.try(t, binding(namespace, "x", configuration, subject)), subjects, says)
 					// Behind others, and with our label on it.
 					refused(t, who.try(t, managed(binding(namespace, "x", configuration, subjectUser("mallory"), subject))), subjects, says)
@@ -56,8 +56,8 @@ func TestIdentitiesOfSupportAccessAreBoundByTheOperatorAlone(t *testing.T) {
 	}
 }
 
-// flux2 is a pipeline that may bind anything anywhere.
-func (w *world) flux2(t *testing.T) *person {
+// argo is a pipeline that may bind anything anywhere.
+func (w *world) argo(t *testing.T) *person {
 	t.Helper()
 	return w.as(t, "system:serviceaccount:pipelines:argocd")
 }

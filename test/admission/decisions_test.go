@@ -96,10 +96,7 @@ func TestTheWholeClusterIsRevokedByPeopleWithTheVerbClusterWide(t *testing.T) {
 	w.root.make(t, binding(v1alpha1.SystemNamespace, "dan-writes", "test-write", subjectUser("dan")))
 	w.root.make(t, binding(v1alpha1.SystemNamespace, "dan-revokes", "test-revoke", subjectUser("dan")))
 	err := until(t.Context(), "RBAC knows dan", func() error {
-		if err := w.dan.try(t, decision(v1alpha1.SystemNamespace)); err != nil {
-			return err
-		}
-		return nil
+		return w.dan.try(t, decision(v1alpha1.SystemNamespace))
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -143,7 +143,7 @@ func managedFields(t *testing.T, object metav1.Object) []string {
 	t.Helper()
 	var fields []string
 	for _, entry := range object.GetManagedFields() {
-		fields = append(fields, string(entry.FieldsV1.Raw))
+		fields = append(fields, entry.FieldsV1.GetRawString())
 	}
 	if len(fields) == 0 {
 		t.Fatal("there are no managed fields")
