@@ -1,0 +1,150 @@
+package crash
+
+import (
+	"cmp"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"supportaccess.dev/operator/api/v1alpha1"
+	"supportaccess.dev/operator/internal/access"
+)
+
+// scene is what the API server has of one run, by the eyes of somebody who may see everything.
+type scene struct {
+	grants    map[types.NamespacedName]*v1alpha1.SupportAccessGrant
+	records   map[types.NamespacedName]*v1alpha1.SupportAccessRecord
+	decisions []*v1alpha1.SupportAccessDecision
+	// bindings give access: they name our identities, or say that they are ours.
+	bindings []client.Object
+	// credentials are the ServiceAccounts, Secrets, Roles and RoleBindings in the namespace of credentials.
+	credentials []client.Object
+}
+
+// look reads a scene.
+func (r *run) look() *scene {
+	s := &scene{grants: map[types.NamespacedName]*v1alpha1.SupportAccessGrant{}, records: map[types.NamespacedName]*v1alpha1.SupportAccessRecord{}}
+	places := []string{r.home}
+	if r.other != "" {
+		places = append(places, r.other)
+	}
+	for _, place := range places {
+		for _, o := range r.list(&v1alpha1.SupportAccessGrantList{}, client.InNamespace(place)) {
+			s.grants[client.ObjectKeyFromObject(o)] = o.(*v1alpha1.SupportAccessGrant)
+		}
+		for _, o := range r.list(&v1alpha1.SupportAccessDecisionList{}, client.InNamespace(place)) {
+			s.decisions = append(s.decisions, o.(*v1alpha1.SupportAccessDecision))
+		}
+		for _, o := range r.list(&rbacv1.RoleBindingList{}, client.InNamespace(place)) {
+			s.addBinding(o)
+		}
+	}
+	mine := client.MatchingLabels{v1alpha1.LabelGrantNamespace: r.home}
+	for _, o := range r.list(&v1alpha1.SupportAccessRecordList{}, mine) {
+		s.records[client.ObjectKeyFromObject(o)] = o.(*v1alpha1.SupportAccessRecord)
+	}
+	for _, o := range r.list(&rbacv1.ClusterRoleBindingList{}, mine) {
+		s.addBinding(o)
+	}
+	inCredentials := client.InNamespace(v1alpha1.CredentialsNamespace)
+	for _, list := range []client.ObjectList{&corev1.ServiceAccountList{}, &corev1.SecretList{}, &rbacv1.RoleList{}, &rbacv1.RoleBindingList{}} {
+		s.credentials = append(s.credentials, r.list(list, inCredentials, mine)...)
+	}
+	return s
+}
+
+func (s *scene) addBinding(o client.Object) {
+	if _, ours := access.GrantOf(o); ours || access.Names(o) {
+		s.bindings = append(s.bindings, o)
+	}
+}
+
+// list returns what a list has, as objects.
+func (r *run) list(list client.ObjectList, opts ...client.ListOption) []client.Object {
+	if err := r.stage.admin.List(r.t.Context(), list, opts...); err != nil {
+		r.fatalf("list %T: %v", list, err)
+	}
+	return itemsOf(list)
+}
+
+func itemsOf(list client.ObjectList) []client.Object {
+	switch l := list.(type) {
+	case *v1alpha1.SupportAccessGrantList:
+		return pointers(l.Items)
+	case *v1alpha1.SupportAccessRecordList:
+		return pointers(l.Items)
+	case *v1alpha1.SupportAccessDecisionList:
+		return pointers(l.Items)
+	case *rbacv1.RoleBindingList:
+		return pointers(l.Items)
+	case *rbacv1.ClusterRoleBindingList:
+		return pointers(l.Items)
+	case *rbacv1.RoleList:
+		return pointers(l.Items)
+	case *corev1.ServiceAccountList:
+		return pointers(l.Items)
+	case *corev1.SecretList:
+		return pointers(l.Items)
+	default:
+		return nil
+	}
+}
+
+func pointers[T any, P interface {
+	*T
+	client.Object
+}](items []T) []client.Object {
+	out := make([]client.Object, 0, len(items))
+	for i := range items {
+		out = append(out, P(&items[i]))
+	}
+	return out
+}
+
+// keys are what the watches would have the reconcilers look at.
+type keys struct {
+	grants, records, decisions []types.NamespacedName
+}
+
+func (r *run) keys() keys {
+	s := r.look()
+	var k keys
+	grants := map[types.NamespacedName]bool{}
+	for key := range s.grants {
+		grants[key] = true
+	}
+	for key, record := range s.records {
+		grants[grantKeyOf(record)] = true
+		k.records = append(k.records, key)
+	}
+	for _, o := range slices.Concat(s.bindings, s.credentials) {
+		if key, ok := access.GrantOf(o); ok {
+			grants[key] = true
+		}
+	}
+	for key := range grants {
+		k.grants = append(k.grants, key)
+	}
+	for _, d := range s.decisions {
+		k.decisions = append(k.decisions, client.ObjectKeyFromObject(d))
+	}
+	for _, list := range [][]types.NamespacedName{k.grants, k.records, k.decisions} {
+		slices.SortFunc(list, func(a, b types.NamespacedName) int { return cmp.Compare(a.String(), b.String()) })
+	}
+	return k
+}
+
+func grantKeyOf(record *v1alpha1.SupportAccessRecord) types.NamespacedName {
+	return types.NamespacedName{Namespace: record.Spec.Grant.Namespace, Name: record.Spec.Grant.Name}
+}
+
+// recordOf returns the record of a grant's name: at home, else its tombstone.
+func (s *scene) recordOf(key types.NamespacedName) *v1alpha1.SupportAccessRecord {
+	if record := s.records[key]; record != nil {
+		return record
+	}
+	return s.records[types.NamespacedName{Namespace: v1alpha1.SystemNamespace, Name: key.Namespace + "." + key.Name}]
+}
