@@ -111,7 +111,7 @@ $(CRD_REF_DOCS): hack/tools/generate/go.mod
 
 # golangci-lint with kube-api-linter in it.
 $(GOLANGCI_LINT): hack/tools/lint/go.mod
-	go build -C hack/tools/lint -o $(CURDIR)/$@ sigs.k8s.io/kube-api-linter/cmd/golangci-lint-kube-api-linter
+	go build -C hack/tools/lint -trimpath -ldflags "-s -w" -o $(CURDIR)/$@ sigs.k8s.io/kube-api-linter/cmd/golangci-lint-kube-api-linter
 
 $(HELM): hack/tools/helm/go.mod
-	go build -C hack/tools/helm -trimpath -o $(CURDIR)/$@ helm.sh/helm/v4/cmd/helm
+	go build -C hack/tools/helm -trimpath -ldflags "-s -w" -o $(CURDIR)/$@ helm.sh/helm/v4/cmd/helm

@@ -48,16 +48,21 @@ func Build(ctx context.Context, log Logf) (Binaries, error) {
 		return Binaries{}, err
 	}
 	b := Binaries{Version: version, Dir: filepath.Join(root, "bin", "controlplane", version)}
-	for path, tool := range b.tools() {
-		if *path, err = provide(ctx, tool, log); err != nil {
+	for _, wanted := range b.wanted() {
+		if *wanted.path, err = provide(ctx, wanted.tool, log); err != nil {
 			return Binaries{}, err
 		}
 	}
 	return b, nil
 }
 
-// tools pairs each path with what is built there.
-func (b *Binaries) tools() map[*string]gobuild.Tool {
+// wanted pairs a path to fill in with what is built there.
+type wanted struct {
+	path *string
+	tool gobuild.Tool
+}
+
+func (b *Binaries) wanted() []wanted {
 	ofKubernetes := func(name string) gobuild.Tool {
 		tool := kubernetesModule
 		tool.Package = "k8s.io/kubernetes/cmd/" + name
@@ -65,19 +70,19 @@ func (b *Binaries) tools() map[*string]gobuild.Tool {
 		tool.LinkerFlags = versionFlags(b.Version)
 		return tool
 	}
-	return map[*string]gobuild.Tool{
-		&b.APIServer:         ofKubernetes("kube-apiserver"),
-		&b.ControllerManager: ofKubernetes("kube-controller-manager"),
-		&b.Scheduler:         ofKubernetes("kube-scheduler"),
-		&b.Kubectl:           ofKubernetes("kubectl"),
-		&b.Etcd: {
+	return []wanted{
+		{&b.Etcd, gobuild.Tool{
 			Package: "go.etcd.io/etcd/server/v3", Module: "go.etcd.io/etcd/server/v3",
 			Dir: "hack/controlplane/etcd", Output: filepath.Join(b.Dir, "etcd"),
-		},
-		&b.Kwok: {
+		}},
+		{&b.APIServer, ofKubernetes("kube-apiserver")},
+		{&b.ControllerManager, ofKubernetes("kube-controller-manager")},
+		{&b.Scheduler, ofKubernetes("kube-scheduler")},
+		{&b.Kubectl, ofKubernetes("kubectl")},
+		{&b.Kwok, gobuild.Tool{
 			Package: "sigs.k8s.io/kwok/cmd/kwok", Module: "sigs.k8s.io/kwok",
 			Dir: "hack/controlplane/kwok", Output: filepath.Join(b.Dir, "kwok"),
-		},
+		}},
 	}
 }
 

@@ -90,7 +90,7 @@ func (t Tool) compile(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return build(ctx, t.Output, "-C", filepath.Join(root, t.Dir), "-trimpath", "-ldflags", t.LinkerFlags, t.Package)
+	return build(ctx, t.Output, "-C", filepath.Join(root, t.Dir), "-trimpath", "-ldflags", "-s -w "+t.LinkerFlags, t.Package)
 }
 
 // Program compiles a main package of this repository, given from the root, into output.
