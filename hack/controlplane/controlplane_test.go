@@ -1,10 +1,12 @@
 package controlplane
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -189,6 +191,46 @@ func TestAttachShowsWhatAPodPrintsFromNowOn(t *testing.T) {
 			return fmt.Errorf("nothing yet")
 		}
 	})
+}
+
+func TestAPortOfAPodEchoes(t *testing.T) {
+	namespace := newNamespace(t)
+	kubectl(t, "run", "mail", "--namespace="+namespace, "--image=mail:1")
+	kubectl(t, "wait", "--namespace="+namespace, "--for=condition=Ready", "pod/mail", "--timeout=60s")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	forward := exec.CommandContext(ctx, shared.Kubectl(), "--kubeconfig="+kubeconfig(t, shared.AdminConfig()),
+		"port-forward", "--namespace="+namespace, "--address=127.0.0.1", "mail", ":1143")
+	stdout, err := forward.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := forward.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		cancel()
+		_ = forward.Wait()
+	}()
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		t.Fatalf("kubectl port-forward said %q: %v", line, err)
+	}
+	address, _, _ := strings.Cut(strings.TrimPrefix(line, "Forwarding from "), " ")
+	connection, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatalf("kubectl port-forward said %q: %v", line, err)
+	}
+	defer func() { _ = connection.Close() }()
+	if err := connection.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := connection.Write([]byte("hello\n")); err != nil {
+		t.Fatal(err)
+	}
+	if answer, err := bufio.NewReader(connection).ReadString('\n'); err != nil || answer != "hello\n" {
+		t.Errorf("the port answers %q, %v", answer, err)
+	}
 }
 
 func TestTheAuditLogTellsWhoDidWhat(t *testing.T) {

@@ -16,8 +16,8 @@ import (
 // NodeName is the name of the node that kwok plays.
 const NodeName = "kwok"
 
-// kwokConfig makes every pod of the node run, print the same log and run commands on this machine. Templates of
-// kwok's own stand in [[ ]] here, so that only our values are filled in.
+// kwokConfig makes every pod of the node run, print the same log, run commands on this machine and echo what is sent
+// to any of its ports. What is ours to fill in stands in [[ ]]: the other templates are kwok's own.
 const kwokConfig = `apiVersion: config.kwok.x-k8s.io/v1alpha1
 kind: KwokConfiguration
 metadata: {name: kwok}
@@ -55,6 +55,13 @@ metadata: {name: everywhere}
 spec:
   attaches:
   - {logsFile: [[.Log]]}
+---
+apiVersion: kwok.x-k8s.io/v1alpha1
+kind: ClusterPortForward
+metadata: {name: everywhere}
+spec:
+  forwards:
+  - {command: [cat]}
 ---
 apiVersion: kwok.x-k8s.io/v1alpha1
 kind: Stage
