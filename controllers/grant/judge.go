@@ -35,6 +35,7 @@ func judge(s *sight) {
 			s.world.Refusals = append(s.world.Refusals, fmt.Sprintf("spec.engineers[%d].publicKey: %v", i, err))
 		}
 	}
+	slices.Sort(s.world.Refusals)
 	s.judgePresence()
 }
 
