@@ -79,14 +79,18 @@ type staleError struct{ what string }
 // Error says which object it is.
 func (e *staleError) Error() string { return e.what + " is there, and the cache had not yet seen it" }
 
+// mendAgain is how soon a grant is looked at again that waits for a person to mend what no watch tells of: the address of
+// the API server, or an object in the grant's way.
+const mendAgain = 10 * time.Second
+
 // next says when to come back: at the instant at which the verdict changes, or earlier where something is due.
 func next(s *sight, verdict lifecycle.Verdict, done outcome) (reconcile.Result, error) {
 	if done.problem != nil && !access.IsNameTaken(done.problem) {
 		return reconcile.Result{}, done.problem
 	}
-	at := verdict.Until
-	if !done.again.IsZero() && (at.IsZero() || done.again.Before(at)) {
-		at = done.again
+	at := earlier(verdict.Until, done.again)
+	if verdict.State == v1alpha1.StateFailed || done.problem != nil {
+		at = earlier(at, s.now.Add(mendAgain))
 	}
 	if at.IsZero() {
 		return reconcile.Result{}, nil
