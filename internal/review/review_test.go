@@ -50,12 +50,13 @@ func inputOf(c asked) Input {
 	return in
 }
 
-func TestAGrantOpensOnlyAsThePolicyAllows(t *testing.T) {
+// openings are grants that would open, with what is said against them.
+func openings() map[string]asked {
 	epoch := gen.Epoch
 	elevated := gen.Offering(v1alpha1.OfferedRole{Name: gen.Content, Elevated: true, MaxDuration: "4h"})
 	offered := gen.Configuration + ", " + gen.Diagnostics
 	spec := gen.WithSpec
-	cases := map[string]asked{
+	return map[string]asked{
 		"the usual grant": {},
 		"while new grants are suspended": {
 			policy: policyMods{gen.Suspended()},
@@ -266,7 +267,10 @@ func TestAGrantOpensOnlyAsThePolicyAllows(t *testing.T) {
 			},
 		},
 	}
-	for name, c := range cases {
+}
+
+func TestAGrantOpensOnlyAsThePolicyAllows(t *testing.T) {
+	for name, c := range openings() {
 		t.Run(name, func(t *testing.T) {
 			expect(t, Sentences(Opening(inputOf(c))), c.want)
 		})
