@@ -232,8 +232,8 @@ func (r *Reconciler) show(ctx context.Context, s *sight) error {
 			return fmt.Errorf("show record %s in %q: %w", s.key, place, err)
 		}
 	}
-	for name, role := range s.roles {
-		if err := r.keepRules(ctx, role.Rules); err != nil {
+	for _, name := range s.roleNames() {
+		if err := r.keepRules(ctx, s.roles[name].Rules); err != nil {
 			return fmt.Errorf("keep the rules of ClusterRole %q: %w", name, err)
 		}
 	}
