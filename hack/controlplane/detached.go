@@ -75,7 +75,7 @@ func (r ProcessRecord) stop(ctx context.Context) error {
 		gone := r.awaitEnd(bounded)
 		cancel()
 		if gone {
-			return nil
+			return process.KillGroup(r.PID)
 		}
 	}
 	return fmt.Errorf("stop %s (%d): it is still there", r.Name, r.PID)

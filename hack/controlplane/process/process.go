@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -65,7 +67,7 @@ func (c Command) Start() (*Process, error) {
 }
 
 // run starts and awaits the program on one thread of the operating system: Pdeathsig is sent when the thread
-// that started it ends, not when the process does.
+// that started it ends, not when the process does. What the program had started ends with it.
 func (p *Process) run(started chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -74,8 +76,21 @@ func (p *Process) run(started chan<- error) {
 	if err != nil {
 		return
 	}
+	awaitEnd(p.PID())
+	// Nobody is there to take an error, and what remains of it the tests see.
+	_ = KillGroup(p.PID())
 	_ = p.cmd.Wait()
 	close(p.done)
+}
+
+// awaitEnd waits until a child has ended, and leaves it to be waited for: until then its number is nobody else's.
+func awaitEnd(pid int) {
+	for {
+		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
 }
 
 // PID is the number of the process.
@@ -130,6 +145,15 @@ func (p *Process) Kill() error {
 		return nil
 	}
 	return fmt.Errorf("kill %s: process %d is still there", p.Name, p.PID())
+}
+
+// KillGroup ends what a program that has just ended had started and left behind: each leads a group of its own. It
+// must not be called later: the number may be another's by then.
+func KillGroup(pid int) error {
+	if err := syscall.Kill(-pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("kill what process %d left behind: %w", pid, err)
+	}
+	return nil
 }
 
 // Await waits until the program has ended and tells whether it did in time.
