@@ -158,7 +158,9 @@ func activeCondition(s *sight, verdict lifecycle.Verdict, done outcome) metav1.C
 	switch {
 	case s.provisioned() && verdict.Wants == lifecycle.WantsOpen:
 		return condition(v1alpha1.ConditionActive, true, v1alpha1.StateActive, verdict.Message)
-	case s.provisioned() && !s.ended() && done.problem != nil:
+	case done.problem != nil && verdict.Wants == lifecycle.WantsOpen && (done.gave || len(s.bindings) > 0):
+		return condition(v1alpha1.ConditionActive, true, v1alpha1.StateOpening, "some of the access may exist: "+publicMessage(done.problem))
+	case done.problem != nil && (s.provisioned() && !s.ended() || len(s.bindings) > 0):
 		return condition(v1alpha1.ConditionActive, true, v1alpha1.StateClosing, "access may still exist: "+publicMessage(done.problem))
 	default:
 		return condition(v1alpha1.ConditionActive, false, v1alpha1.ReasonNoAccess, "no access exists")

@@ -30,6 +30,8 @@ type outcome struct {
 	leftover string
 	// problem is an error of the pass that the status shows.
 	problem error
+	// gave says that some of the access may exist, although the pass did not come to its end.
+	gave bool
 }
 
 // Reconcile brings the cluster to what one grant demands now.
@@ -160,10 +162,10 @@ func (r *Reconciler) open(ctx context.Context, s *sight, verdict *lifecycle.Verd
 	defer cancel()
 	opened, err := r.Keeper.Open(giving, s.order(*verdict), s.until)
 	if err != nil {
-		return outcome{problem: err}
+		return outcome{problem: err, gave: true}
 	}
 	if err := r.recordOpening(ctx, s, *verdict, opened); err != nil {
-		return outcome{problem: err}
+		return outcome{problem: err, gave: true}
 	}
 	r.Counters.Issued(len(opened.Credentials))
 	*verdict = lifecycle.Decide(s.facts())
@@ -262,6 +264,7 @@ func (r *Reconciler) renew(ctx context.Context, s *sight, verdict lifecycle.Verd
 		if secret := s.credentials[access.IdentityName(order.Grant, engineer.Name)]; secret != nil {
 			if issued, dies, filled := access.CredentialTimes(secret); filled {
 				renewal = access.RenewalOf(issued, dies, verdict.Expiration, s.now)
+				renewal.Untold = !s.told(engineer.Name, dies)
 			}
 		}
 		credential, err := r.apply(ctx, s, order, engineer, renewal)
@@ -291,6 +294,8 @@ func (r *Reconciler) apply(ctx context.Context, s *sight, order access.Order, en
 		credential, err = r.Keeper.Reissue(giving, order, engineer, s.until)
 	case renewal.Renew:
 		credential, err = r.Keeper.Renew(giving, order, engineer, s.until)
+	case renewal.Untold:
+		credential, err = r.Keeper.Find(ctx, order, engineer)
 	default:
 		return nil, nil
 	}
@@ -298,6 +303,14 @@ func (r *Reconciler) apply(ctx context.Context, s *sight, order access.Order, en
 		return nil, err
 	}
 	return &credential, nil
+}
+
+// told reports whether the status already says where an engineer finds the credential that lives until an instant. A pass
+// that made one may have died before it could say so.
+func (s *sight) told(engineer string, dies time.Time) bool {
+	return slices.ContainsFunc(s.grant.Status.Engineers, func(e v1alpha1.EngineerStatus) bool {
+		return e.Name == engineer && e.CredentialExpirationTime != nil && e.CredentialExpirationTime.Time.Equal(dies)
+	})
 }
 
 // renewalDue returns when the first of some credentials wants renewal.

@@ -74,6 +74,8 @@ type Renewal struct {
 	Reissue bool
 	// Renew says that a new one is to be made now beside it: it dies before the grant ends.
 	Renew bool
+	// Untold says that it is as it should be, but nobody has yet been told where it is.
+	Untold bool
 	// Next is when to look again, zero for never.
 	Next time.Time
 }
@@ -177,6 +179,15 @@ func (k Keeper) ensureReader(ctx context.Context, order Order, engineer string) 
 		return fmt.Errorf("let the credential of %q be fetched: %w", engineer, err)
 	}
 	return nil
+}
+
+// Find returns the credential that an earlier pass made for an engineer.
+func (k Keeper) Find(ctx context.Context, order Order, engineer v1alpha1.Engineer) (Credential, error) {
+	secret := credential(order, engineer.Name)
+	if err := k.Live.Get(ctx, client.ObjectKeyFromObject(secret), secret); err != nil {
+		return Credential{}, fmt.Errorf("get credential of %q: %w", engineer.Name, err)
+	}
+	return credentialOf(order, engineer, secret), nil
 }
 
 // Renew gives an engineer's credential a new token; the old one lives on until it dies of itself.
