@@ -38,8 +38,9 @@ type sight struct {
 	roles    map[string]*rbacv1.ClusterRole
 	cluster  access.Cluster
 
-	// bindings and credentials are what the cache has of this grant's.
+	// bindings, readers of credentials, credentials and accounts are what the cache has of this grant's.
 	bindings    []client.Object
+	readers     map[string]bool
 	credentials map[string]*metav1.PartialObjectMetadata
 	accounts    map[string]*metav1.PartialObjectMetadata
 }
@@ -140,9 +141,12 @@ func (r *Reconciler) seeChildren(ctx context.Context, s *sight) error {
 	if err := r.Client.List(ctx, clusterBindings, mine); err != nil {
 		return fmt.Errorf("list cluster bindings of grant %s: %w", s.key, err)
 	}
+	s.readers = map[string]bool{}
 	for i := range bindings.Items {
-		if bindings.Items[i].Namespace != v1alpha1.CredentialsNamespace {
-			s.bindings = append(s.bindings, &bindings.Items[i])
+		if b := &bindings.Items[i]; b.Namespace == v1alpha1.CredentialsNamespace {
+			s.readers[b.Name] = true
+		} else {
+			s.bindings = append(s.bindings, b)
 		}
 	}
 	for i := range clusterBindings.Items {

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -381,16 +381,19 @@ func (r *Reconciler) sweep(ctx context.Context, s *sight) error {
 			return fmt.Errorf("sweep binding %s/%s: %w", b.GetNamespace(), b.GetName(), err)
 		}
 	}
-	for kind, objects := range map[string]map[string]*metav1.PartialObjectMetadata{"Secret": s.credentials, "ServiceAccount": s.accounts} {
-		for name, o := range objects {
-			o.SetGroupVersionKind(partial(kind).GroupVersionKind())
-			uid := o.GetUID()
-			if err := r.Client.Delete(ctx, o, client.Preconditions{UID: &uid}); ignoreGone(err) != nil {
-				return fmt.Errorf("sweep %s %q: %w", kind, name, err)
-			}
+	for _, name := range s.identities() {
+		if err := r.Keeper.Dismantle(ctx, name); err != nil {
+			return fmt.Errorf("sweep: %w", err)
 		}
 	}
 	return nil
+}
+
+// identities are the names under which the cache has a credential, an account or a way to fetch a credential.
+func (s *sight) identities() []string {
+	names := slices.Concat(slices.Collect(maps.Keys(s.credentials)), slices.Collect(maps.Keys(s.accounts)), slices.Collect(maps.Keys(s.readers)))
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // ignoreGone drops the errors that say that an object is gone or another by now.

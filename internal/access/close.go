@@ -57,7 +57,7 @@ func (k Keeper) Close(ctx context.Context, remains Remains) error {
 	failures := make([]error, len(remains.Engineers))
 	for i, engineer := range remains.Engineers {
 		group.Go(func() error {
-			failures[i] = k.dismantle(ctx, remains.Grant, engineer)
+			failures[i] = k.Dismantle(ctx, IdentityName(remains.Grant, engineer))
 			return nil
 		})
 	}
@@ -80,7 +80,7 @@ func (k Keeper) TakeOff(ctx context.Context, remains Remains, staying []string) 
 		if slices.Contains(staying, engineer) {
 			continue
 		}
-		if err := k.dismantle(ctx, remains.Grant, engineer); err != nil {
+		if err := k.Dismantle(ctx, IdentityName(remains.Grant, engineer)); err != nil {
 			return err
 		}
 	}

@@ -293,16 +293,16 @@ func credentialOf(order Order, engineer v1alpha1.Engineer, secret *corev1.Secret
 	return c
 }
 
-// dismantle takes away what one engineer authenticates as: first the way to fetch the credential, then the credential,
-// then the identity.
-func (k Keeper) dismantle(ctx context.Context, grant v1alpha1.RecordedGrant, engineer string) error {
-	meta := ownedMeta(grant, v1alpha1.CredentialsNamespace, IdentityName(grant, engineer))
+// Dismantle takes away what one engineer authenticates as, by the name that its objects share: first the way to fetch the
+// credential, then the credential, then the identity.
+func (k Keeper) Dismantle(ctx context.Context, name string) error {
+	meta := metav1.ObjectMeta{Namespace: v1alpha1.CredentialsNamespace, Name: name}
 	for _, object := range []client.Object{
 		&rbacv1.RoleBinding{ObjectMeta: meta}, &rbacv1.Role{ObjectMeta: meta},
 		&corev1.Secret{ObjectMeta: meta}, &corev1.ServiceAccount{ObjectMeta: meta},
 	} {
 		if err := k.Client.Delete(ctx, object); err != nil && !apierrors.IsNotFound(err) {
-			return fmt.Errorf("delete %T of %q: %w", object, engineer, err)
+			return fmt.Errorf("delete %T %s: %w", object, name, err)
 		}
 	}
 	return nil
