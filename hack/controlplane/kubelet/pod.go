@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -45,7 +44,7 @@ func (p *Pod) ExitCode() int { return p.process.ExitCode() }
 // Stop asks the program to end, and ends it if it does not.
 func (p *Pod) Stop() error {
 	// A program that is stopped in its tracks takes no request to end.
-	_ = p.process.Signal(syscall.SIGCONT)
+	_ = p.process.Resume()
 	return p.process.Stop(stopGrace)
 }
 
@@ -53,10 +52,10 @@ func (p *Pod) Stop() error {
 func (p *Pod) Kill() error { return p.process.Kill() }
 
 // Pause stops the program in its tracks, until Resume.
-func (p *Pod) Pause() error { return p.process.Signal(syscall.SIGSTOP) }
+func (p *Pod) Pause() error { return p.process.Pause() }
 
 // Resume lets a paused program go on.
-func (p *Pod) Resume() error { return p.process.Signal(syscall.SIGCONT) }
+func (p *Pod) Resume() error { return p.process.Resume() }
 
 // HealthURL is what the kubelet asks to know that the program lives; empty when the manifest has no such probe.
 func (p *Pod) HealthURL() string { return p.probeURL(p.container.LivenessProbe) }

@@ -2,6 +2,7 @@
 package process
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -155,6 +156,45 @@ func KillGroup(pid int) error {
 	}
 	return nil
 }
+
+// Pause stops the program in its tracks and returns once none of its threads runs.
+func (p *Process) Pause() error {
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	deadline := time.After(killGrace)
+	for !p.paused() {
+		select {
+		case <-ticker.C:
+		case <-p.done:
+			return fmt.Errorf("pause %s: it has ended", p.Name)
+		case <-deadline:
+			return fmt.Errorf("pause %s: process %d goes on", p.Name, p.PID())
+		}
+	}
+	return nil
+}
+
+// paused tells whether every thread of the program is stopped.
+func (p *Process) paused() bool {
+	stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.PID()))
+	if err != nil || len(stats) == 0 {
+		return false
+	}
+	for _, path := range stats {
+		// A thread that has gone since it was listed runs no more.
+		stat, err := os.ReadFile(path)
+		if err == nil && !bytes.Contains(stat, []byte(") T ")) {
+			return false
+		}
+	}
+	return true
+}
+
+// Resume lets a paused program go on.
+func (p *Process) Resume() error { return p.Signal(syscall.SIGCONT) }
 
 // Await waits until the program has ended and tells whether it did in time.
 func (p *Process) Await(limit time.Duration) bool {
