@@ -340,11 +340,12 @@ func (r *Reconciler) close(ctx context.Context, s *sight, verdict lifecycle.Verd
 		}
 		return r.verify(ctx, s)
 	}
-	scope := lifecycle.ScopeOf(s.record.Spec.Scope, s.record.Spec.Grant.Namespace)
-	if err := r.Keeper.Close(ctx, access.RemainsOf(s.record, scope)); err != nil {
+	remains := access.RemainsOf(s.record, lifecycle.ScopeOf(s.record.Spec.Scope, s.record.Spec.Grant.Namespace))
+	if err := r.Keeper.Close(ctx, remains); err != nil {
 		r.Counters.CleanupFailed()
 		return outcome{problem: err}
 	}
+	s.strike(remains)
 	if err := r.sweep(ctx, s); err != nil {
 		return outcome{problem: err}
 	}
@@ -367,6 +368,21 @@ func (r *Reconciler) closeUnrecorded(ctx context.Context, s *sight, verdict life
 		return outcome{}
 	default:
 		return outcome{problem: r.createRecord(ctx, s, verdict)}
+	}
+}
+
+// strike forgets what was taken away in this pass: the cache shows it for a moment longer.
+func (s *sight) strike(remains access.Remains) {
+	s.bindings = slices.DeleteFunc(s.bindings, func(b client.Object) bool {
+		return slices.ContainsFunc(remains.Bindings, func(r v1alpha1.RecordedBinding) bool {
+			return r.Namespace == b.GetNamespace() && r.Name == b.GetName()
+		})
+	})
+	for _, engineer := range remains.Engineers {
+		name := access.IdentityName(remains.Grant, engineer)
+		delete(s.credentials, name)
+		delete(s.accounts, name)
+		delete(s.readers, name)
 	}
 }
 
