@@ -83,7 +83,8 @@ func (r *Reconciler) observe(ctx context.Context, key types.NamespacedName) (*si
 		}
 	}
 	judge(s)
-	if s.provisioned() {
+	// Of a grant that ends anyway an earlier pass may have taken away some: that is nobody else's doing.
+	if s.provisioned() && lifecycle.Decide(s.facts()).Wants == lifecycle.WantsOpen {
 		return s, r.seeWhatWasTaken(ctx, s)
 	}
 	return s, nil
