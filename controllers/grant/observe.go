@@ -69,7 +69,7 @@ func (s *sight) ended() bool {
 func (r *Reconciler) observe(ctx context.Context, key types.NamespacedName) (*sight, error) {
 	now := r.Clock.Now()
 	s := &sight{key: key, now: now, until: access.Until(now.Add(passTime))}
-	for _, step := range []func(context.Context, *sight) error{r.seeGrant, r.seeRecord, r.seeChildren} {
+	for _, step := range []func(context.Context, *sight) error{r.seeGrant, r.seeChildren, r.seeRecord, r.seeAbsence} {
 		if err := step(ctx, s); err != nil {
 			return nil, err
 		}
@@ -116,7 +116,7 @@ func (r *Reconciler) seeRecord(ctx context.Context, s *sight) error {
 	if !apierrors.IsNotFound(err) {
 		return fmt.Errorf("get record %s: %w", s.key, err)
 	}
-	if s.grant == nil {
+	if s.grant == nil && !s.hasChildren() {
 		return nil
 	}
 	for _, place := range []types.NamespacedName{s.key, lifecycle.TombstoneKey(s.key)} {
@@ -131,6 +131,28 @@ func (r *Reconciler) seeRecord(ctx context.Context, s *sight) error {
 		}
 	}
 	return nil
+}
+
+// seeAbsence asks the API server for a grant that the cache has not, where its absence would take something away.
+func (r *Reconciler) seeAbsence(ctx context.Context, s *sight) error {
+	if s.grant != nil || s.ended() || s.record == nil && !s.hasChildren() {
+		return nil
+	}
+	grant := &v1alpha1.SupportAccessGrant{}
+	err := r.Live.Get(ctx, s.key, grant)
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("get grant %s: %w", s.key, err)
+	}
+	s.grant = grant
+	return nil
+}
+
+// hasChildren reports whether the cache has anything that was made for the grant.
+func (s *sight) hasChildren() bool {
+	return len(s.bindings)+len(s.credentials)+len(s.accounts)+len(s.readers) > 0
 }
 
 // seeChildren lists what the cache has of the grant's bindings, credentials and identities.
