@@ -78,17 +78,42 @@ func (r *Reconciler) observe(ctx context.Context, key types.NamespacedName) (*si
 	if s.ended() || s.grant == nil && s.record == nil {
 		return s, nil
 	}
-	for _, step := range []func(context.Context, *sight) error{r.seeDecisions, r.seePlaces, r.seeRoles, r.seeAddress} {
-		if err := step(ctx, s); err != nil {
+	if err := r.seeDecisions(ctx, s); err != nil {
+		return nil, err
+	}
+	if err := r.weigh(ctx, r.Client, s); err != nil {
+		return nil, err
+	}
+	// An end is for ever: that a rule or a place ends the grant counts only if the API server itself says so.
+	if end := lifecycle.Decide(s.facts()).End; end != nil && slices.Contains(endsBySurroundings, end.Reason) {
+		if err := r.weigh(ctx, r.Live, s); err != nil {
 			return nil, err
 		}
 	}
-	judge(s)
 	// Of a grant that ends anyway an earlier pass may have taken away some: that is nobody else's doing.
 	if s.provisioned() && lifecycle.Decide(s.facts()).Wants == lifecycle.WantsOpen {
 		return s, r.seeWhatWasTaken(ctx, s)
 	}
 	return s, nil
+}
+
+// endsBySurroundings are the ends that follow from policies, roles and namespaces.
+var endsBySurroundings = []string{v1alpha1.EndRefused, v1alpha1.EndPolicyForbids, v1alpha1.EndRoleWidened, v1alpha1.EndRoleDeleted, v1alpha1.EndNamespaceDeleted}
+
+// weigh looks at the policies, roles and namespaces of a grant and judges what they say of it.
+func (r *Reconciler) weigh(ctx context.Context, reader client.Reader, s *sight) error {
+	s.world = lifecycle.World{AdmissionSince: s.world.AdmissionSince, AdmissionPending: s.world.AdmissionPending}
+	if err := r.seePlaces(ctx, reader, s); err != nil {
+		return err
+	}
+	if err := r.seeRoles(ctx, reader, s); err != nil {
+		return err
+	}
+	if err := r.seeAddress(ctx, s); err != nil {
+		return err
+	}
+	judge(s)
+	return nil
 }
 
 func (r *Reconciler) seeGrant(ctx context.Context, s *sight) error {
@@ -231,14 +256,14 @@ func (s *sight) scope() []string {
 }
 
 // seePlaces looks at the namespaces of the grant: whether each is there to stay, and which policy holds in it.
-func (r *Reconciler) seePlaces(ctx context.Context, s *sight) error {
+func (r *Reconciler) seePlaces(ctx context.Context, reader client.Reader, s *sight) error {
 	s.policies = map[string]namespacePolicy{}
 	places := append([]string{s.key.Namespace}, s.scope()...)
 	for _, name := range places {
 		if _, seen := s.policies[name]; seen || name == "" {
 			continue
 		}
-		namespace, err := r.namespace(ctx, name)
+		namespace, err := r.namespace(ctx, reader, name)
 		if err != nil {
 			return err
 		}
@@ -247,7 +272,7 @@ func (r *Reconciler) seePlaces(ctx context.Context, s *sight) error {
 			s.policies[name] = namespacePolicy{name: v1alpha1.DefaultPolicyName}
 			continue
 		}
-		if s.policies[name], err = r.policyOf(ctx, namespace); err != nil {
+		if s.policies[name], err = policyOf(ctx, reader, namespace); err != nil {
 			return err
 		}
 	}
@@ -255,8 +280,8 @@ func (r *Reconciler) seePlaces(ctx context.Context, s *sight) error {
 }
 
 // namespace returns the metadata of a namespace, nil if the API server itself says that there is none.
-func (r *Reconciler) namespace(ctx context.Context, name string) (*metav1.PartialObjectMetadata, error) {
-	for _, reader := range []client.Reader{r.Client, r.Live} {
+func (r *Reconciler) namespace(ctx context.Context, reader client.Reader, name string) (*metav1.PartialObjectMetadata, error) {
+	for _, reader := range []client.Reader{reader, r.Live} {
 		namespace := partial("Namespace")
 		err := reader.Get(ctx, types.NamespacedName{Name: name}, namespace)
 		if err == nil {
@@ -269,13 +294,13 @@ func (r *Reconciler) namespace(ctx context.Context, name string) (*metav1.Partia
 	return nil, nil
 }
 
-func (r *Reconciler) policyOf(ctx context.Context, namespace *metav1.PartialObjectMetadata) (namespacePolicy, error) {
+func policyOf(ctx context.Context, reader client.Reader, namespace *metav1.PartialObjectMetadata) (namespacePolicy, error) {
 	name := namespace.Labels[v1alpha1.LabelPolicy]
 	if name == "" {
 		name = v1alpha1.DefaultPolicyName
 	}
 	policy := &v1alpha1.SupportAccessPolicy{}
-	err := r.Client.Get(ctx, types.NamespacedName{Name: name}, policy)
+	err := reader.Get(ctx, types.NamespacedName{Name: name}, policy)
 	if apierrors.IsNotFound(err) {
 		return namespacePolicy{name: name}, nil
 	}
@@ -287,11 +312,11 @@ func (r *Reconciler) policyOf(ctx context.Context, namespace *metav1.PartialObje
 
 // seeRoles reads the ClusterRoles of the grant. One that the cache has not is asked for at the API server: its absence
 // takes access away.
-func (r *Reconciler) seeRoles(ctx context.Context, s *sight) error {
+func (r *Reconciler) seeRoles(ctx context.Context, reader client.Reader, s *sight) error {
 	s.roles = map[string]*rbacv1.ClusterRole{}
 	for _, name := range s.roleNames() {
 		role := &rbacv1.ClusterRole{}
-		err := r.Client.Get(ctx, types.NamespacedName{Name: name}, role)
+		err := reader.Get(ctx, types.NamespacedName{Name: name}, role)
 		if apierrors.IsNotFound(err) {
 			err = r.Live.Get(ctx, types.NamespacedName{Name: name}, role)
 		}
