@@ -204,7 +204,7 @@ func endedByRefusal(f Facts, _ Verdict) *End {
 	if len(f.World.Refusals) > 0 {
 		return &End{Reason: v1alpha1.EndRefused, By: Operator, Message: strings.Join(f.World.Refusals, "; ")}
 	}
-	if f.Record == nil && !f.Grant.CreationTimestamp.After(f.World.AdmissionSince) && !f.World.AdmissionSince.IsZero() {
+	if !settled(f) && !f.Grant.CreationTimestamp.After(f.World.AdmissionSince) && !f.World.AdmissionSince.IsZero() {
 		return &End{Reason: v1alpha1.EndRefused, By: Operator, Message: fmt.Sprintf(
 			"the grant was made at %s, before the admission policies were in force (%s): who granted it is not proven; make another under a new name",
 			f.Grant.CreationTimestamp.UTC().Format(time.RFC3339), f.World.AdmissionSince.UTC().Format(time.RFC3339))}
@@ -357,6 +357,12 @@ func grantOf(f Facts) GrantKey {
 
 func homeOf(f Facts) string {
 	return grantOf(f).Namespace
+}
+
+// settled reports whether the grant was on record with its start while admission was in force. One that was put on record
+// before that is as unproven as one that is not on record.
+func settled(f Facts) bool {
+	return f.Record != nil && f.Record.Status.StartTime != nil
 }
 
 func provisioned(f Facts) bool {

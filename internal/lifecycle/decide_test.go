@@ -51,6 +51,13 @@ func recorded(g *v1alpha1.SupportAccessGrant, changes ...func(*v1alpha1.SupportA
 
 func unopened(r *v1alpha1.SupportAccessRecord) { r.Status.ProvisionedTime = nil }
 
+// unstarted is the record of a grant that was first seen while admission was not in force.
+func unstarted(r *v1alpha1.SupportAccessRecord) { r.Status.StartTime = nil }
+
+func unsettled(r *v1alpha1.SupportAccessRecord) {
+	r.Status.StartTime, r.Status.ExpirationTime = nil, nil
+}
+
 func endedBecause(reason string) func(*v1alpha1.SupportAccessRecord) {
 	return func(r *v1alpha1.SupportAccessRecord) {
 		end := metav1.NewMicroTime(t0.Add(time.Minute))
@@ -133,6 +140,9 @@ func TestDecide(t *testing.T) {
 		"without admission what is open stays":             {Facts{Grant: given(), Record: recorded(given()), World: World{AdmissionPending: "off"}}, v1alpha1.StateActive, WantsOpen, "", ""},
 		"without admission what must close closes":         {Facts{Grant: deleted, Record: recorded(deleted), World: World{AdmissionPending: "off"}}, v1alpha1.StateRevoked, WantsClosed, v1alpha1.EndDeleted, Unknown},
 		"a grant from before admission is never opened":    {Facts{Now: t0.Add(time.Minute), Grant: given(), World: World{AdmissionSince: t0}}, v1alpha1.StateRefused, WantsClosed, v1alpha1.EndRefused, Operator},
+		"nor when it was put on record meanwhile":          {Facts{Now: t0.Add(time.Minute), Grant: given(), Record: recorded(given(), unopened, unsettled), World: World{AdmissionSince: t0}}, v1alpha1.StateRefused, WantsClosed, v1alpha1.EndRefused, Operator},
+		"nor when it was shortened meanwhile":              {Facts{Now: t0.Add(time.Minute), Grant: given(), Record: recorded(given(), unopened, unstarted), World: World{AdmissionSince: t0}}, v1alpha1.StateRefused, WantsClosed, v1alpha1.EndRefused, Operator},
+		"one settled before a break is opened after it":    {Facts{Now: t0.Add(time.Minute), Grant: given(), Record: recorded(given(), unopened), World: World{AdmissionSince: t0.Add(30 * time.Second)}}, v1alpha1.StateOpening, WantsOpen, "", ""},
 		"one made a second after it is opened":             {Facts{Now: t0.Add(time.Minute), Grant: given(), World: World{AdmissionSince: t0.Add(-time.Second)}}, v1alpha1.StateOpening, WantsOpen, "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
