@@ -24,13 +24,32 @@ func (r *Reconciler) save(ctx context.Context, s *sight, verdict lifecycle.Verdi
 	before := s.grant.DeepCopy()
 	s.grant.Status = statusOf(s, verdict, done)
 	stateChanged := readyReason(before) != readyReason(s.grant)
-	if equality.Semantic.DeepEqual(before.Status, s.grant.Status) || vanishing(s, verdict, done) {
+	if equality.Semantic.DeepEqual(before.Status, s.grant.Status) {
 		return stateChanged, nil
 	}
-	if err := r.Client.Status().Patch(ctx, s.grant, client.MergeFrom(before)); client.IgnoreNotFound(err) != nil {
-		return false, fmt.Errorf("write status of grant %s: %w", s.key, err)
+	if vanishing(s, verdict, done) {
+		s.unsaved = before
+		return stateChanged, nil
+	}
+	if err := r.writeStatus(ctx, s, before); err != nil {
+		return false, err
 	}
 	return stateChanged, nil
+}
+
+func (r *Reconciler) writeStatus(ctx context.Context, s *sight, before *v1alpha1.SupportAccessGrant) error {
+	if err := r.Client.Status().Patch(ctx, s.grant, client.MergeFrom(before)); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("write status of grant %s: %w", s.key, err)
+	}
+	return nil
+}
+
+// saveNonetheless writes the status of a grant that was to vanish and did not.
+func (r *Reconciler) saveNonetheless(ctx context.Context, s *sight) error {
+	if s.unsaved == nil {
+		return nil
+	}
+	return r.writeStatus(ctx, s, s.unsaved)
 }
 
 // vanishing reports whether this pass takes off the last finalizer of a grant that is being deleted.

@@ -27,6 +27,8 @@ type sight struct {
 	// grant is nil once it is gone, record is nil before the grant was first seen.
 	grant  *v1alpha1.SupportAccessGrant
 	record *v1alpha1.SupportAccessRecord
+	// unsaved is the grant before a status that was not written because the grant was about to vanish.
+	unsaved *v1alpha1.SupportAccessGrant
 	// foreign says that the record was found as a tombstone of the name, not in the grant's namespace.
 	foreign   bool
 	decisions []v1alpha1.SupportAccessDecision

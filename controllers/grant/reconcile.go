@@ -60,7 +60,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{RequeueAfter: overtakenAgain}, nil
 	}
 	if err != nil {
-		return reconcile.Result{}, errors.Join(done.problem, err)
+		return reconcile.Result{}, errors.Join(done.problem, err, r.saveNonetheless(ctx, s))
 	}
 	return next(s, verdict, done)
 }
