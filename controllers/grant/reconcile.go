@@ -268,6 +268,9 @@ func (r *Reconciler) renew(ctx context.Context, s *sight, verdict lifecycle.Verd
 			}
 		}
 		credential, err := r.apply(ctx, s, order, engineer, renewal)
+		if overtaken(err) {
+			return outcome{problem: err}
+		}
 		if err != nil {
 			done.problem = errors.Join(done.problem, err)
 			continue
@@ -275,10 +278,12 @@ func (r *Reconciler) renew(ctx context.Context, s *sight, verdict lifecycle.Verd
 		if credential != nil {
 			done.credentials = append(done.credentials, *credential)
 		}
+		if renewal.Reissue || renewal.Renew {
+			r.Counters.Issued(1)
+		}
 		done.again = earlier(done.again, renewal.Next)
 	}
 	if len(done.credentials) > 0 {
-		r.Counters.Issued(len(done.credentials))
 		done.again = earlier(done.again, r.renewalDue(s, done.credentials))
 	}
 	return done
@@ -289,6 +294,11 @@ func (r *Reconciler) apply(ctx context.Context, s *sight, order access.Order, en
 	var err error
 	giving, cancel := context.WithTimeout(ctx, passTime)
 	defer cancel()
+	if renewal.Reissue || renewal.Renew {
+		if err := r.mayStillGive(ctx, s, engineer.Name); err != nil {
+			return nil, err
+		}
+	}
 	switch {
 	case renewal.Reissue:
 		credential, err = r.Keeper.Reissue(giving, order, engineer, s.until)
@@ -303,6 +313,19 @@ func (r *Reconciler) apply(ctx context.Context, s *sight, order access.Order, en
 		return nil, err
 	}
 	return &credential, nil
+}
+
+// mayStillGive makes sure, by the API server's word, that an engineer is to have a new credential: the cache may not have
+// heard that the grant has ended, or that this person was taken off.
+func (r *Reconciler) mayStillGive(ctx context.Context, s *sight, engineer string) error {
+	if err := r.lookAgain(ctx, s); err != nil {
+		return err
+	}
+	verdict := lifecycle.Decide(s.facts())
+	if verdict.Wants != lifecycle.WantsOpen || !slices.Contains(verdict.Engineers, engineer) {
+		return &staleError{what: "what takes " + engineer + " off grant " + s.key.String()}
+	}
+	return nil
 }
 
 // told reports whether the status already says where an engineer finds the credential that lives until an instant. A pass
