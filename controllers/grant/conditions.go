@@ -37,8 +37,11 @@ func (r *Reconciler) save(ctx context.Context, s *sight, verdict lifecycle.Verdi
 	return stateChanged, nil
 }
 
+// writeStatus writes the status of the grant as it was read: of two passes that see the same change, the second must not
+// tell of it again, and one that lags must not take back what a later one has said.
 func (r *Reconciler) writeStatus(ctx context.Context, s *sight, before *v1alpha1.SupportAccessGrant) error {
-	if err := r.Client.Status().Patch(ctx, s.grant, client.MergeFrom(before)); client.IgnoreNotFound(err) != nil {
+	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
+	if err := r.Client.Status().Patch(ctx, s.grant, patch); client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("write status of grant %s: %w", s.key, err)
 	}
 	return nil

@@ -49,10 +49,14 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{RequeueAfter: overtakenAgain}, nil
 	}
 	changed, err := r.save(ctx, s, verdict, done)
+	if overtaken(err) {
+		return reconcile.Result{RequeueAfter: overtakenAgain}, nil
+	}
 	if err != nil {
 		return reconcile.Result{}, errors.Join(done.problem, err)
 	}
-	if changed {
+	// A grant that vanishes is told of once it has: until then its status does not say so.
+	if changed && s.unsaved == nil {
 		r.announce(ctx, s, verdict, done)
 	}
 	err = r.release(ctx, s, verdict, done)
@@ -61,6 +65,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	if err != nil {
 		return reconcile.Result{}, errors.Join(done.problem, err, r.saveNonetheless(ctx, s))
+	}
+	if changed && s.unsaved != nil {
+		r.announce(ctx, s, verdict, done)
 	}
 	return next(s, verdict, done)
 }
