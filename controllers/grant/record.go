@@ -127,6 +127,9 @@ func (r *Reconciler) recordChanges(ctx context.Context, s *sight, verdict lifecy
 	if len(changed.Status.Transitions) == len(s.record.Status.Transitions) && changed.Status.DroppedTransitions == s.record.Status.DroppedTransitions {
 		return nil
 	}
+	if err := r.keepAllRules(ctx, s); err != nil {
+		return err
+	}
 	return r.updateRecord(ctx, s, func(record *v1alpha1.SupportAccessRecord) { *record = *changed })
 }
 
@@ -171,8 +174,9 @@ func recordRoleChanges(record *v1alpha1.SupportAccessRecord, s *sight) {
 			continue
 		}
 		if digest := review.RulesDigest(role.Rules); digest != rules.Digest {
+			addTransition(record, s.now, v1alpha1.TransitionRoleChanged, lifecycle.Unknown,
+				fmt.Sprintf("ClusterRole %s was changed: what it allowed is in %s, what it allows in %s", rules.Role, RulesName(rules.Digest), RulesName(digest)))
 			rules.Digest = digest
-			addTransition(record, s.now, v1alpha1.TransitionRoleChanged, lifecycle.Unknown, "ClusterRole "+rules.Role+" was changed")
 		}
 	}
 }
@@ -232,8 +236,17 @@ func (r *Reconciler) show(ctx context.Context, s *sight) error {
 			return fmt.Errorf("show record %s in %q: %w", s.key, place, err)
 		}
 	}
+	return r.keepAllRules(ctx, s)
+}
+
+// keepAllRules stores what the roles of a grant allow.
+func (r *Reconciler) keepAllRules(ctx context.Context, s *sight) error {
 	for _, name := range s.roleNames() {
-		if err := r.keepRules(ctx, s.roles[name].Rules); err != nil {
+		role := s.roles[name]
+		if role == nil {
+			continue
+		}
+		if err := r.keepRules(ctx, role.Rules); err != nil {
 			return fmt.Errorf("keep the rules of ClusterRole %q: %w", name, err)
 		}
 	}
