@@ -87,6 +87,8 @@ func actedOn(record *v1alpha1.SupportAccessRecord, d *v1alpha1.SupportAccessDeci
 		return false
 	case d.Spec.Action == v1alpha1.ActionDeny:
 		return record.Status.EndReason == v1alpha1.EndDenied
+	case d.Spec.Action == v1alpha1.ActionShorten:
+		return record.Status.ExpirationTime != nil && record.Status.ExpirationTime.Time.Equal(d.Spec.ExpirationTime.Time)
 	case d.Spec.Target.Engineer != "":
 		return removedIn(record, d.Spec.Target.Engineer)
 	default:
