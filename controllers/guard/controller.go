@@ -71,7 +71,8 @@ func (g *Guard) Ready() error {
 	if pending != "" {
 		return errors.New(pending)
 	}
-	if now := g.Clock.Now(); now.Before(since) {
+	// The API server says in whole seconds when a grant was made, and it must be after that instant.
+	if made := g.Clock.Now().Truncate(time.Second); !made.After(since) {
 		return fmt.Errorf("the admission policies are settling until %s", since.UTC().Format(time.RFC3339))
 	}
 	return nil
