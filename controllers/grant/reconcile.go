@@ -169,7 +169,7 @@ func (r *Reconciler) open(ctx context.Context, s *sight, verdict *lifecycle.Verd
 	defer cancel()
 	opened, err := r.Keeper.Open(giving, s.order(*verdict), s.until)
 	if err != nil {
-		return outcome{problem: err, gave: true}
+		return r.halfOpen(ctx, s, err)
 	}
 	if err := r.recordOpening(ctx, s, *verdict, opened); err != nil {
 		return outcome{problem: err, gave: true}
@@ -177,6 +177,19 @@ func (r *Reconciler) open(ctx context.Context, s *sight, verdict *lifecycle.Verd
 	r.Counters.Issued(len(opened.Credentials))
 	*verdict = lifecycle.Decide(s.facts())
 	return outcome{credentials: opened.Credentials, again: r.renewalDue(s, opened.Credentials)}
+}
+
+// halfOpen is what becomes of an opening that did not come to its end. It is tried again at once, and so left as it is;
+// but where a person must first remove what is in its way, the bindings are taken back: a grant opens whole or not at all.
+func (r *Reconciler) halfOpen(ctx context.Context, s *sight, problem error) outcome {
+	if !access.IsNameTaken(problem) {
+		return outcome{problem: problem, gave: true}
+	}
+	remains := access.RemainsOf(s.record, s.scope())
+	if err := r.Keeper.Unbind(ctx, remains.Grant, remains.Bindings); err != nil {
+		return outcome{problem: err, gave: true}
+	}
+	return outcome{problem: problem}
 }
 
 // lookAgain reads the grant, its record and the decisions from the API server itself, because a cache that has not yet
