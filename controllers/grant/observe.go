@@ -354,10 +354,44 @@ func (r *Reconciler) seeAddress(ctx context.Context, s *sight) error {
 }
 
 // seeWhatWasTaken finds what somebody took from an open grant by hand. What the cache lacks or has otherwise counts only
-// when the API server itself says so: a cache that lags must revoke nobody.
+// when the API server itself says so, and when it also says that no other pass did it: a cache that lags must revoke nobody.
 func (r *Reconciler) seeWhatWasTaken(ctx context.Context, s *sight) error {
-	now := lifecycle.Decide(s.facts()).Engineers
-	ever := s.record.Spec.Engineers
+	if err := r.seeTaken(ctx, s); err != nil || !s.cutByHand() {
+		return err
+	}
+	record := &v1alpha1.SupportAccessRecord{}
+	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(s.record), record); err != nil {
+		return fmt.Errorf("get record %s: %w", s.key, err)
+	}
+	if record.ResourceVersion != s.record.ResourceVersion {
+		return &staleError{what: "a later record of " + s.key.String()}
+	}
+	decisions, err := decisionsFor(ctx, r.Live, s.key.Namespace)
+	if err != nil {
+		return err
+	}
+	s.decisions, s.world.Withdrawn, s.world.LostCredentials = decisions, nil, nil
+	if lifecycle.Decide(s.facts()).Wants != lifecycle.WantsOpen {
+		return nil
+	}
+	return r.seeTaken(ctx, s)
+}
+
+// cutByHand reports whether somebody took something from the open grant that is not on record yet.
+func (s *sight) cutByHand() bool {
+	return len(s.world.Withdrawn)+len(s.world.LostCredentials) > 0
+}
+
+// seeTaken looks at credentials before it looks at bindings: of whoever lost one, the bindings are being rid.
+func (r *Reconciler) seeTaken(ctx context.Context, s *sight) error {
+	if err := r.seeLostCredentials(ctx, s, lifecycle.Decide(s.facts()).Engineers); err != nil {
+		return err
+	}
+	verdict := lifecycle.Decide(s.facts())
+	if verdict.Wants != lifecycle.WantsOpen {
+		return nil
+	}
+	now, ever := verdict.Engineers, s.record.Spec.Engineers
 	for _, recorded := range s.record.Status.Bindings {
 		if recorded.Withdrawn || s.gone(recorded.Namespace) || s.cachedIntact(recorded, now, ever) {
 			continue
@@ -372,7 +406,7 @@ func (r *Reconciler) seeWhatWasTaken(ctx context.Context, s *sight) error {
 			s.withdraw(recorded, "was changed")
 		}
 	}
-	return r.seeLostCredentials(ctx, s, now)
+	return nil
 }
 
 func (s *sight) gone(namespace string) bool {

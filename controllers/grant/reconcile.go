@@ -37,6 +37,9 @@ type outcome struct {
 // Reconcile brings the cluster to what one grant demands now.
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	s, err := r.observe(ctx, request.NamespacedName)
+	if overtaken(err) {
+		return reconcile.Result{RequeueAfter: overtakenAgain}, nil
+	}
 	if err != nil {
 		return reconcile.Result{}, err
 	}
@@ -384,6 +387,9 @@ func (r *Reconciler) close(ctx context.Context, s *sight, verdict lifecycle.Verd
 		return r.verify(ctx, s)
 	}
 	remains := access.RemainsOf(s.record, lifecycle.ScopeOf(s.record.Spec.Scope, s.record.Spec.Grant.Namespace))
+	if err := r.recordCut(ctx, s, verdict, remains); err != nil {
+		return outcome{problem: err}
+	}
 	if err := r.Keeper.Close(ctx, remains); err != nil {
 		r.Counters.CleanupFailed()
 		return outcome{problem: err}
@@ -393,6 +399,19 @@ func (r *Reconciler) close(ctx context.Context, s *sight, verdict lifecycle.Verd
 		return outcome{problem: err}
 	}
 	return r.recordEnd(ctx, s, verdict)
+}
+
+// recordCut puts on record what somebody took away by hand, before the credentials follow: a pass that came after a crash
+// could not tell any more what was cut and what was closed.
+func (r *Reconciler) recordCut(ctx context.Context, s *sight, verdict lifecycle.Verdict, remains access.Remains) error {
+	if !s.cutByHand() {
+		return nil
+	}
+	if err := r.Keeper.Unbind(ctx, remains.Grant, remains.Bindings); err != nil {
+		r.Counters.CleanupFailed()
+		return err
+	}
+	return r.recordChanges(ctx, s, verdict)
 }
 
 // closeUnrecorded settles a grant that never was on record: it is put on record as ended, and what carries its labels
