@@ -60,6 +60,7 @@ func TestFromInstallToUninstall(t *testing.T) {
 		{"every pod is accepted where PodSecurity is restricted", i.podsAreRestricted},
 		{"every sample applies as it stands", i.samplesApply},
 		{"an upgrade to the same chart changes nothing", i.upgradeChangesNothing},
+		{"an upgrade does not lift what was suspended by hand", i.upgradeRespectsSuspension},
 		{"an uninstall fails while something is open and leaves the operator", i.uninstallFailsWhileOpen},
 		{"an uninstall with nothing open leaves the CRDs, the records and the policy", i.uninstallKeepsRecords},
 		{"a second install finds the records of the first", i.reinstallFindsRecords},
@@ -209,6 +210,24 @@ func (i *installation) upgradeChangesNothing(t *testing.T) {
 			t.Errorf("%s was changed", id)
 		}
 	}
+}
+
+func (i *installation) upgradeRespectsSuspension(t *testing.T) {
+	patch := func(newGrants string) {
+		i.MustKubectl(t, i.kubeconfig, "patch", "supportaccesspolicy", "default", "--type", "merge", "--patch", `{"spec":{"newGrants":"`+newGrants+`"}}`)
+	}
+	patch("Suspended")
+	if err := i.helm.Upgrade(t.Context(), i.release); err == nil || !strings.Contains(err.Error(), "conflict") {
+		t.Errorf("an upgrade over a suspended policy: %v", err)
+	}
+	policy := &v1alpha1.SupportAccessPolicy{}
+	if err := i.Admin.Get(t.Context(), client.ObjectKey{Name: v1alpha1.DefaultPolicyName}, policy); err != nil {
+		t.Fatal(err)
+	}
+	if policy.Spec.NewGrants != v1alpha1.NewGrantsSuspended {
+		t.Errorf("new grants are %s", policy.Spec.NewGrants)
+	}
+	patch("Allowed")
 }
 
 // versions are the generations of what has one, and of the rest the versions as of the last change.
