@@ -59,7 +59,7 @@ func newCase(in Input) askedCase {
 // policies returns the policies that judge the grant, each once, in the order of their names.
 func (c askedCase) policies() []*v1alpha1.SupportAccessPolicy {
 	var found []*v1alpha1.SupportAccessPolicy
-	for _, namespace := range append([]string{c.Grant.Namespace}, c.namespaces()...) {
+	for _, namespace := range append([]string{c.Grant.Namespace}, c.elsewhere()...) {
 		if p := c.Policies[namespace].Policy; p != nil {
 			found = append(found, p)
 		}

@@ -99,6 +99,14 @@ func TestARoleOverlapsANeverRuleByAnythingTheyShare(t *testing.T) {
 	}
 }
 
+func TestOverlapsAreSaidOnceAndInOrder(t *testing.T) {
+	role := rules{resources("core", "secrets", "watch list"), resources("core", "pods/exec", "create"), resources("core", "secrets", "list watch", "a")}
+	never := rules{resources("*", "*/exec", "*"), resources("core", "secrets", "watch list"), resources("core", "secrets", "list watch")}
+	expect(t, Overlap(role, never), []string{
+		"allows create of pods/exec", "allows list, watch of secrets", "allows list, watch of secrets named a",
+	})
+}
+
 // request is one concrete request: for a resource, or for a path.
 type request struct{ verb, group, resource, subresource, name, path string }
 

@@ -92,10 +92,10 @@ func ResolveTransport(grant *v1alpha1.SupportAccessGrant, own *v1alpha1.SupportA
 	return own.Spec.Transports[0]
 }
 
-// ordered returns the errors sorted by field and words, each once.
+// ordered returns the errors sorted by field and words.
 func ordered(errs field.ErrorList) field.ErrorList {
 	slices.SortFunc(errs, func(a, b *field.Error) int {
 		return cmp.Or(cmp.Compare(a.Field, b.Field), cmp.Compare(a.Detail, b.Detail))
 	})
-	return slices.CompactFunc(errs, func(a, b *field.Error) bool { return a.Field == b.Field && a.Detail == b.Detail })
+	return errs
 }
