@@ -502,7 +502,11 @@ func (r *Reconciler) release(ctx context.Context, s *sight, verdict lifecycle.Ve
 	released := s.grant.DeepCopy()
 	controllerutil.RemoveFinalizer(released, v1alpha1.FinalizerGrant)
 	patch := client.MergeFromWithOptions(s.grant, client.MergeFromWithOptimisticLock{})
-	if err := r.Client.Patch(ctx, released, patch); client.IgnoreNotFound(err) != nil {
+	err := r.Client.Patch(ctx, released, patch)
+	if apierrors.IsNotFound(err) {
+		return &staleError{what: "the end of grant " + s.key.String()}
+	}
+	if err != nil {
 		return fmt.Errorf("release grant %s: %w", s.key, err)
 	}
 	return nil
