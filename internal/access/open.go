@@ -49,7 +49,8 @@ func (k Keeper) Open(ctx context.Context, order Order, until Until) (Opened, err
 // bind makes the bindings of an order.
 func (k Keeper) bind(ctx context.Context, order Order, until Until) ([]v1alpha1.RecordedBinding, error) {
 	bindings := Bindings(order)
-	group, ctx := errgroup.WithContext(ctx)
+	// One that fails does not cut off the others: what they make after all would be known to nobody.
+	group := errgroup.Group{}
 	group.SetLimit(concurrency)
 	for _, b := range bindings {
 		group.Go(func() error {
