@@ -210,7 +210,14 @@ func (k Keeper) Reissue(ctx context.Context, order Order, engineer v1alpha1.Engi
 	if err := until.check(k.Clock.Now()); err != nil {
 		return Credential{}, err
 	}
-	if err := k.Client.Delete(ctx, credential(order, engineer.Name)); client.IgnoreNotFound(err) != nil {
+	secret := credential(order, engineer.Name)
+	err := k.Live.Get(ctx, client.ObjectKeyFromObject(secret), secret)
+	if err == nil {
+		// Another leader may have replaced it by now: that one stays.
+		uid := secret.UID
+		err = k.Client.Delete(ctx, secret, client.Preconditions{UID: &uid})
+	}
+	if client.IgnoreNotFound(err) != nil {
 		return Credential{}, fmt.Errorf("delete credential of %q: %w", engineer.Name, err)
 	}
 	return k.issue(ctx, order, engineer, until)
