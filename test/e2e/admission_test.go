@@ -2,8 +2,10 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -94,6 +96,7 @@ func TestNothingOpensWhileAnyObjectOfAdmissionIsMissingAndWhatWasMadeThenNeverDo
 		t.Cleanup(next)
 		back()
 		back = next
+		doubts(t)
 		g := makeUnguarded(t, tn, fmt.Sprintf("unguarded-%d", i), what)
 		unguarded = append(unguarded, g)
 		object := g.is(t, v1alpha1.StateAdmissionNotInForce)
@@ -124,6 +127,27 @@ func TestNothingOpensWhileAnyObjectOfAdmissionIsMissingAndWhatWasMadeThenNeverDo
 		g.leavesNothing(t)
 	}
 	hasEnded(t, tn.admin, unguarded[0].NamespacedName, ending{v1alpha1.EndRefused, theOperatorItself, "before the admission policies were in force"})
+}
+
+// doubts waits until the operator knows that a guard is missing. Until then it opens what is made, and the API server, which
+// looks for changed policies once a second, still guards that.
+func doubts(t *testing.T) {
+	t.Helper()
+	world.Eventually(t, "the operator misses a guard", func() error {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, theOperator.pod.ReadyURL(), nil)
+		if err != nil {
+			return err
+		}
+		answer, err := http.DefaultClient.Do(request)
+		if err != nil {
+			return err
+		}
+		_ = answer.Body.Close()
+		if answer.StatusCode == http.StatusOK {
+			return errors.New("it says that it is ready")
+		}
+		return nil
+	})
 }
 
 // makeUnguarded makes a grant that waits because this guard is missing and no other. What the operator has not yet heard

@@ -161,21 +161,27 @@ func TestWhatLiesUnderAChildsNameIsNotAdopted(t *testing.T) {
 		says(t, isCondition(t, object, v1alpha1.ConditionProvisioned, metav1.ConditionFalse, v1alpha1.ReasonNameTaken), where)
 		isCondition(t, object, v1alpha1.ConditionActive, metav1.ConditionFalse, v1alpha1.ReasonNoAccess)
 		isAsPlanted(t, tn, planted[kind])
+		// Whether the way is free by now is tried again and again.
+		world.Eventually(t, "it gives nothing, not half", func() error {
+			for _, o := range g.children(t) {
+				if _, ok := o.(*rbacv1.RoleBinding); ok && o.GetNamespace() != world.CredentialsNamespace {
+					return fmt.Errorf("there is RoleBinding %s", o.GetName())
+				}
+			}
+			return nil
+		})
 	}
-	for kind, g := range grants {
-		if kind == "Secret" {
-			// A grant that never opened can be given up.
-			g.delete(t)
-			g.isGone(t)
-			isAsPlanted(t, tn, planted[kind])
-			continue
-		}
+	// One is given up, and the stranger's binding outlives it; the others are mended.
+	grants["RoleBinding"].delete(t)
+	grants["RoleBinding"].isGone(t)
+	isAsPlanted(t, tn, planted["RoleBinding"])
+	for _, kind := range []string{"Secret", "ServiceAccount"} {
 		if err := tn.Admin.Delete(t.Context(), planted[kind]); err != nil {
 			t.Fatal(err)
 		}
-		object := g.is(t, v1alpha1.StateActive)
+		object := grants[kind].is(t, v1alpha1.StateActive)
 		lacksConditions(t, object, v1alpha1.ConditionStalled)
-		mayRead(t, g.engineer(t), tn.namespace)
+		mayRead(t, grants[kind].engineer(t), tn.namespace)
 	}
 }
 
