@@ -77,7 +77,7 @@ func statusOf(s *sight, verdict lifecycle.Verdict, done outcome) v1alpha1.Suppor
 	status.ObservedGeneration = s.grant.Generation
 	if s.record != nil && !verdict.NameUsed {
 		status.Transport = s.record.Spec.Transport
-		status.StartTime, status.ExpirationTime = s.record.Status.StartTime, s.record.Status.ExpirationTime
+		status.StartTime, status.ExpirationTime = s.record.Status.StartTime, sooner(status.ExpirationTime, s.record.Status.ExpirationTime)
 		if end := s.record.Status.EndTime; end != nil {
 			at := metav1.NewTime(end.Time)
 			at = at.Rfc3339Copy()
@@ -103,6 +103,14 @@ func statusOf(s *sight, verdict lifecycle.Verdict, done outcome) v1alpha1.Suppor
 		}
 	}
 	return status
+}
+
+// sooner returns the earlier of two ends: the cache may not yet have heard that the record's was moved.
+func sooner(said, recorded *metav1.Time) *metav1.Time {
+	if said != nil && (recorded == nil || said.Before(recorded)) {
+		return said
+	}
+	return recorded
 }
 
 // engineersOf returns where each engineer finds the credential. Nothing is left of it once the grant has ended.
