@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
@@ -198,24 +199,33 @@ func (r *Reconciler) halfOpen(ctx context.Context, s *sight, problem error) outc
 // lookAgain reads the grant, its record and the decisions from the API server itself, because a cache that has not yet
 // heard of a revocation must not open what was revoked.
 func (r *Reconciler) lookAgain(ctx context.Context, s *sight) error {
-	grant := &v1alpha1.SupportAccessGrant{}
-	if err := r.Live.Get(ctx, s.key, grant); err == nil {
-		s.grant = grant
-	} else if apierrors.IsNotFound(err) {
-		s.grant = nil
-	} else {
-		return fmt.Errorf("get grant %s: %w", s.key, err)
-	}
-	record := &v1alpha1.SupportAccessRecord{}
-	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(s.record), record); err != nil {
-		return fmt.Errorf("get record %s: %w", s.key, err)
-	}
-	s.record = record
-	decisions, err := decisionsFor(ctx, r.Live, s.key.Namespace)
-	if err != nil {
+	grant, record := &v1alpha1.SupportAccessGrant{}, &v1alpha1.SupportAccessRecord{}
+	reads, readCtx := errgroup.WithContext(ctx)
+	reads.Go(func() error {
+		err := r.Live.Get(readCtx, s.key, grant)
+		if apierrors.IsNotFound(err) {
+			grant = nil
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("get grant %s: %w", s.key, err)
+		}
+		return nil
+	})
+	reads.Go(func() error {
+		if err := r.Live.Get(readCtx, client.ObjectKeyFromObject(s.record), record); err != nil {
+			return fmt.Errorf("get record %s: %w", s.key, err)
+		}
+		return nil
+	})
+	reads.Go(func() (err error) {
+		s.decisions, err = decisionsFor(readCtx, r.Live, s.key.Namespace)
+		return err
+	})
+	if err := reads.Wait(); err != nil {
 		return err
 	}
-	s.decisions = decisions
+	s.grant, s.record = grant, record
 	return r.seeAmbient(ctx, s)
 }
 
@@ -328,10 +338,27 @@ func (r *Reconciler) apply(ctx context.Context, s *sight, order access.Order, en
 	case renewal.Renew:
 		credential, err = r.Keeper.Renew(giving, order, engineer, s.until)
 	case renewal.Untold:
-		credential, err = r.Keeper.Find(ctx, order, engineer)
+		return r.find(ctx, s, order, engineer)
 	default:
 		return nil, nil
 	}
+	if err != nil {
+		return nil, err
+	}
+	return &credential, nil
+}
+
+// find returns the credential that an earlier pass made and could not tell of. Mostly it did tell, and only the cache has
+// not yet heard: then there is nothing to do.
+func (r *Reconciler) find(ctx context.Context, s *sight, order access.Order, engineer v1alpha1.Engineer) (*access.Credential, error) {
+	grant := &v1alpha1.SupportAccessGrant{}
+	if err := r.Live.Get(ctx, s.key, grant); err != nil {
+		return nil, fmt.Errorf("get grant %s: %w", s.key, err)
+	}
+	if grant.ResourceVersion != s.grant.ResourceVersion {
+		return nil, &staleError{what: "a later status of grant " + s.key.String()}
+	}
+	credential, err := r.Keeper.Find(ctx, order, engineer)
 	if err != nil {
 		return nil, err
 	}

@@ -157,25 +157,29 @@ func (k Keeper) ensureCredential(ctx context.Context, order Order, engineer v1al
 	return k.fill(ctx, order, engineer, account, secret)
 }
 
-// ensureReader makes the Role by which a credential may be fetched, and then its binding: the API server looks the Role
-// up to see whether we may bind it.
+// ensureReader makes the Role by which a credential may be fetched and its binding, side by side: the controller holds bind
+// on the Roles of the credentials namespace, so the API server need not look the Role up.
 func (k Keeper) ensureReader(ctx context.Context, order Order, engineer string) error {
 	role, binding := reader(order, engineer)
 	wanted, subjects := role.Rules, binding.Subjects
-	if err := k.ensure(ctx, role); err != nil {
-		return fmt.Errorf("let the credential of %q be fetched: %w", engineer, err)
-	}
-	if !equality.Semantic.DeepEqual(role.Rules, wanted) {
-		return &NameTakenError{Kind: "Role", Namespace: role.Namespace, Name: role.Name}
-	}
-	if err := k.ensure(ctx, binding); err != nil {
-		return fmt.Errorf("let the credential of %q be fetched: %w", engineer, err)
-	}
-	if equality.Semantic.DeepEqual(binding.Subjects, subjects) {
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		if err := k.ensure(groupCtx, role); err != nil {
+			return err
+		}
+		if !equality.Semantic.DeepEqual(role.Rules, wanted) {
+			return &NameTakenError{Kind: "Role", Namespace: role.Namespace, Name: role.Name}
+		}
 		return nil
-	}
-	binding.Subjects = subjects
-	if err := k.Client.Update(ctx, binding); err != nil {
+	})
+	group.Go(func() error {
+		if err := k.ensure(groupCtx, binding); err != nil || equality.Semantic.DeepEqual(binding.Subjects, subjects) {
+			return err
+		}
+		binding.Subjects = subjects
+		return k.Client.Update(groupCtx, binding)
+	})
+	if err := group.Wait(); err != nil {
 		return fmt.Errorf("let the credential of %q be fetched: %w", engineer, err)
 	}
 	return nil

@@ -13,6 +13,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/go-logr/logr"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
 	"supportaccess.dev/operator/hack/controlplane"
 	"supportaccess.dev/operator/test/world"
 )
@@ -30,6 +33,7 @@ func main() {
 	flag.IntVar(&o.grants, "grants", 10000, "how many active grants the operator holds when its memory is measured")
 	flag.StringVar(&o.only, "only", "", "one of open, expire, storm, scale; empty for all")
 	flag.Parse()
+	log.SetLogger(logr.Discard())
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, o)
 	stop()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
@@ -16,6 +17,13 @@ import (
 )
 
 const controller = "system:serviceaccount:" + v1alpha1.SystemNamespace + ":" + v1alpha1.ControllerServiceAccount
+
+// write is one request that changed something.
+type write struct {
+	what  string
+	began time.Time
+	took  time.Duration
+}
 
 // countWrites counts what the controller writes for one grant, from the API server's audit log.
 func (b *bench) countWrites(ctx context.Context) error {
@@ -37,22 +45,23 @@ func (b *bench) countWrites(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	say("API writes of one grant from its application to its end, one engineer and two roles: %d", len(after)-len(before))
-	for _, write := range after[len(before):] {
-		say("  %s", write)
+	counted := after[len(before):]
+	say("API writes of one grant from its application to its end, one engineer and two roles: %d", len(counted))
+	for _, write := range counted {
+		say("  %6d ms  %4d ms  %s", write.began.Sub(counted[0].began).Milliseconds(), write.took.Milliseconds(), write.what)
 	}
 	return nil
 }
 
 // writes are the controller's requests that changed something, as the API server logged them; leases and events are not
 // about grants, and reviews and dry runs change nothing.
-func (b *bench) writes() ([]string, error) {
+func (b *bench) writes() ([]write, error) {
 	file, err := os.Open(b.cp.AuditLogPath())
 	if err != nil {
 		return nil, fmt.Errorf("open the audit log: %w", err)
 	}
 	defer file.Close()
-	var out []string
+	var out []write
 	lines := bufio.NewScanner(file)
 	lines.Buffer(nil, 16<<20)
 	for lines.Scan() {
@@ -68,7 +77,10 @@ func (b *bench) writes() ([]string, error) {
 			if ref.Subresource != "" {
 				resource += "/" + ref.Subresource
 			}
-			out = append(out, event.Verb+" "+resource)
+			out = append(out, write{
+				what: event.Verb + " " + resource, began: event.RequestReceivedTimestamp.Time,
+				took: event.StageTimestamp.Sub(event.RequestReceivedTimestamp.Time),
+			})
 		}
 	}
 	return out, lines.Err()
