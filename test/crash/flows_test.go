@@ -1,6 +1,7 @@
 package crash
 
 import (
+	"cmp"
 	"time"
 
 	"supportaccess.dev/operator/api/v1alpha1"
@@ -15,6 +16,10 @@ type flow struct {
 	policy string
 	before func(*run)
 	acts   []func(*run)
+}
+
+func (f flow) policyName() string {
+	return cmp.Or(f.policy, "crash")
 }
 
 const theGrant = "case-4711"
@@ -85,7 +90,9 @@ func givingFlows() []flow {
 			r.grant(theGrant, gen.WithScope(r.home, r.other))
 			r.shut[r.key(theGrant)] = "the policy of another namespace takes no grants"
 		}}},
-		{name: "a credential is renewed", before: opened(gen.WithDuration("3h")), acts: []func(*run){func(r *run) { r.step(50 * time.Minute) }}},
+		{name: "a credential is renewed", before: func(r *run) { opened(gen.WithDuration("3h"))(r); r.awaitSecond() }, acts: []func(*run){
+			func(r *run) { r.step(50 * time.Minute) },
+		}},
 	}
 }
 

@@ -84,7 +84,7 @@ func (r *run) lifeWith(w *wire, c client.Client) *life {
 	l := &life{run: r, wire: w, client: c}
 	l.ctx, l.cancel = context.WithCancel(r.t.Context())
 	l.grants = &grant.Reconciler{
-		Client: c, Live: live, Clock: r.clock, Admission: r.stage.guard, Workers: 1,
+		Client: c, Live: live, Clock: r.clock, Admission: r.stage.admission, Workers: 1,
 		Keeper: access.Keeper{Client: c, Live: live, Clock: r.clock}, Recorder: &r.told,
 		Addresses: &access.Addresses{Told: r.stage.cluster, Live: live, Clock: r.clock},
 	}
@@ -122,7 +122,11 @@ func (l *life) pass(kind string, reconciler reconcile.Reconciler, key types.Name
 	if l.run.broken != "" {
 		l.run.wrong("%s", l.run.broken)
 	}
-	if len(p.writes) > 0 || err != nil {
+	switch {
+	case l.run.tolerant:
+		// What a stopped leader leaves behind is judged when the other one has seen it; facts must hold even so.
+		l.run.remember(l.run.look())
+	case len(p.writes) > 0 || err != nil:
 		l.run.inspect(p)
 	}
 	return p
@@ -139,6 +143,10 @@ func (l *life) round() (writes int, wait time.Duration, err error) {
 		}
 		if l.wire.isDead() {
 			return writes, wait, errKilled
+		}
+		// A leader that was stopped has lost its lease: it ends with the pass that it was in.
+		if l.wire.fired && l.wire.fault.how == paused {
+			return writes, wait, err
 		}
 	}
 	return writes, wait, err

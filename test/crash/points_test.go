@@ -50,11 +50,7 @@ type play struct {
 // play runs a flow, with a fault or without.
 func (s *theater) play(t *testing.T, f flow, fault *fault, trace []string) *play {
 	t.Helper()
-	policy := f.policy
-	if policy == "" {
-		policy = "crash"
-	}
-	r := s.newRun(t, policy)
+	r := s.newRun(t, f.policyName())
 	if f.before != nil {
 		f.before(r)
 	}

@@ -192,6 +192,9 @@ const authorized = 5 * time.Second
 
 // inspectAccess uses a credential: it must be let in.
 func (r *run) inspectAccess(record *v1alpha1.SupportAccessRecord, engineer string, kubeconfig []byte) {
+	if !r.stage.real() {
+		return
+	}
 	err := poll(r.t.Context(), authorized, func() error { return r.try(record, kubeconfig, false) })
 	if err != nil {
 		r.wrong("the credential of %s does not work: %v", engineer, err)

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"supportaccess.dev/operator/api/v1alpha1"
+	"supportaccess.dev/operator/controllers/grant"
 	"supportaccess.dev/operator/internal/access"
 	"supportaccess.dev/operator/test/gen"
 )
@@ -31,13 +32,17 @@ const (
 // theater is where runs take place: the stage, seen by one test, with clients for as long as that test lasts.
 type theater struct {
 	*stage
-	operator client.WithWatch
+	operator  client.WithWatch
+	admission grant.Admission
 }
+
+// real reports whether there is a real API server, whose credentials can be used.
+func (s *theater) real() bool { return s.world != nil }
 
 func inTheater(t *testing.T) *theater {
 	t.Helper()
 	s := onStage(t)
-	return &theater{stage: s, operator: s.controller(t)}
+	return &theater{stage: s, operator: s.controller(t), admission: s.guard}
 }
 
 // run is one course of events in namespaces of its own.
@@ -56,6 +61,10 @@ type run struct {
 	facts map[types.NamespacedName]facts
 	// shut says since which step nothing of a grant may be opened any more, and why.
 	shut map[types.NamespacedName]string
+	// shortened says to when decisions moved the end of a grant.
+	shortened map[types.NamespacedName]*time.Time
+	// cut are the bindings of open grants that somebody deleted by hand.
+	cut map[string]bool
 	// kubeconfigs are credentials that worked.
 	kubeconfigs map[string][]byte
 	lines       []string
@@ -64,6 +73,8 @@ type run struct {
 	// tolerant says that something may be opened that does not stay.
 	tolerant bool
 	opened   []string
+	// soft says that what is wrong may yet come right: a process of the operator is at work.
+	soft bool
 	// broken is what was found wrong in the middle of a write.
 	broken string
 }
@@ -71,13 +82,18 @@ type run struct {
 // newRun makes the namespaces of a run.
 func (s *theater) newRun(t *testing.T, policyName string) *run {
 	t.Helper()
+	home := s.world.LabelledNamespace(t, map[string]string{v1alpha1.LabelPolicy: policyName})
+	return newRunIn(t, s, home)
+}
+
+// newRunIn is a run in a namespace that is there.
+func newRunIn(t *testing.T, s *theater, home string) *run {
+	t.Helper()
 	r := &run{
-		t: t, stage: s, clock: clocktesting.NewFakePassiveClock(time.Now()), names: map[string]string{},
+		t: t, stage: s, home: home, clock: clocktesting.NewFakePassiveClock(time.Now()), names: map[string]string{home: "home"},
 		facts: map[types.NamespacedName]facts{}, shut: map[types.NamespacedName]string{}, kubeconfigs: map[string][]byte{},
+		cut: map[string]bool{}, shortened: map[types.NamespacedName]*time.Time{},
 	}
-	labels := map[string]string{v1alpha1.LabelPolicy: policyName}
-	r.home = s.world.LabelledNamespace(t, labels)
-	r.names[r.home] = "home"
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("what happened:\n%s", strings.Join(r.lines, "\n"))
@@ -90,6 +106,7 @@ func (s *theater) newRun(t *testing.T, policyName string) *run {
 func (r *run) withOther(policyName string) string {
 	r.other = r.stage.world.LabelledNamespace(r.t, map[string]string{v1alpha1.LabelPolicy: policyName})
 	r.names[r.other] = "other"
+	r.wrote(namespaceOf(r.other))
 	return r.other
 }
 
@@ -118,6 +135,20 @@ func (r *run) step(d time.Duration) {
 	r.offset += d
 	r.tick()
 	r.log("the clock goes on by %s", d)
+}
+
+// awaitSecond waits until tokens made now live until another second than those made before.
+func (r *run) awaitSecond() {
+	from := time.Now().Truncate(time.Second)
+	err := poll(r.t.Context(), 5*time.Second, func() error {
+		if !time.Now().Truncate(time.Second).After(from) {
+			return fmt.Errorf("it is still %s", from)
+		}
+		return nil
+	})
+	if err != nil {
+		r.fatalf("await a second: %v", err)
+	}
 }
 
 // plain replaces what is different in every run.
@@ -196,6 +227,11 @@ func (r *run) decide(name string, mods ...func(*v1alpha1.SupportAccessDecision))
 			if d.Spec.Target.Grant == "" || d.Spec.Target.Grant == g.Name {
 				r.shut[client.ObjectKeyFromObject(g)] = "decision " + name + " revoked it"
 			}
+		}
+	}
+	if at := d.Spec.ExpirationTime; at != nil && r.look().grants[r.key(d.Spec.Target.Grant)] != nil {
+		if key := r.key(d.Spec.Target.Grant); r.shortened[key] == nil || at.Time.Before(*r.shortened[key]) {
+			r.shortened[key] = &at.Time
 		}
 	}
 	r.log("admin: decided %s: %s %+v", name, d.Spec.Action, d.Spec.Target)

@@ -54,7 +54,13 @@ type wire struct {
 	beforeWrite func(verb string, o client.Object)
 	// afterWrite is called with every write that was made.
 	afterWrite func(o client.Object)
-	// roles is set by who answers for ClusterRoles.
+	// whim has a write go wrong, empty for none. gate says whose turn it is.
+	whim func() string
+	gate *gate
+	// lifespan is after how many writes a mortal process is killed.
+	mortal   bool
+	lifespan int
+
 	mu     sync.Mutex
 	turn   *sync.Cond
 	made   map[string]bool
@@ -63,6 +69,8 @@ type wire struct {
 	writes []string
 	fired  bool
 	dead   bool
+	// losing says that the write under way loses its answer.
+	losing bool
 	// strayed are writes that waited in vain for their turn.
 	strayed []string
 	// mute says that a write of a status failed in this pass.
@@ -98,7 +106,7 @@ func (w *wire) client() client.WithWatch {
 		},
 		SubResourceCreate: func(ctx context.Context, c client.Client, sub string, o, body client.Object, opts ...client.SubResourceCreateOption) error {
 			return w.write(ctx, "create "+sub+" of", o, func(o client.Object) error {
-				if w.losing() {
+				if w.losing {
 					body = body.DeepCopyObject().(client.Object)
 				}
 				return c.SubResource(sub).Create(ctx, o, body, opts...)
@@ -121,6 +129,9 @@ func (w *wire) read(call func() error) error {
 
 // write sends one write, in its turn, unless the fault is at it.
 func (w *wire) write(ctx context.Context, verb string, o client.Object, send func(client.Object) error) error {
+	if w.gate != nil {
+		w.gate.enter(verb + " " + w.describe(o))
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	what := w.number(verb + " " + w.describe(o))
@@ -142,11 +153,17 @@ func (w *wire) write(ctx context.Context, verb string, o client.Object, send fun
 }
 
 func (w *wire) send(what, verb string, o client.Object, send func(client.Object) error) error {
-	hit := w.fault != nil && !w.fired && w.fault.at == what
-	if hit && w.fault.how == paused {
+	how := ""
+	if w.whim != nil {
+		how = w.whim()
+	}
+	if w.fault != nil && !w.fired && w.fault.at == what {
+		how = w.fault.how
+	}
+	if how == paused {
 		w.fault.meanwhile()
 	}
-	if hit && w.fault.how == failed {
+	if how == failed {
 		w.fired = true
 		return apierrors.NewServiceUnavailable("the API server is told to fail")
 	}
@@ -154,18 +171,23 @@ func (w *wire) send(what, verb string, o client.Object, send func(client.Object)
 		w.beforeWrite(verb, o)
 	}
 	target := o
-	if hit && w.fault.how == lost {
+	w.losing = how == lost
+	if how == lost {
 		target = o.DeepCopyObject().(client.Object)
 	}
 	err := send(target)
 	if err == nil && w.afterWrite != nil {
 		w.afterWrite(target)
 	}
-	if !hit {
+	if w.mortal && len(w.writes) >= w.lifespan {
+		w.dead = true
+		return errKilled
+	}
+	if how == "" {
 		return err
 	}
 	w.fired = true
-	switch w.fault.how {
+	switch how {
 	case lost:
 		return &url.Error{Op: "Post", URL: "https://kubernetes", Err: io.ErrUnexpectedEOF}
 	case killed:
@@ -176,13 +198,8 @@ func (w *wire) send(what, verb string, o client.Object, send func(client.Object)
 	}
 }
 
-// losing reports whether the write under way is the one that loses its answer.
-func (w *wire) losing() bool {
-	return w.fault != nil && !w.fired && w.fault.how == lost && len(w.writes) > 0 && w.writes[len(w.writes)-1] == w.fault.at
-}
-
 // turnLimit bounds how long a write waits for those before it in the trace.
-const turnLimit = 5 * time.Second
+const turnLimit = 2 * time.Second
 
 // awaitTurn waits until the writes that come before this one in the trace were made.
 func (w *wire) awaitTurn(what string) {

@@ -1,0 +1,207 @@
+package crash
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"supportaccess.dev/operator/api/v1alpha1"
+	"supportaccess.dev/operator/test/gen"
+)
+
+// end is a way in which a grant ends while no operator runs.
+type end struct {
+	name string
+	act  func(*run)
+}
+
+func ends() []end {
+	return []end{
+		{"deleted", deletes},
+		{"revoked", revokes},
+		{"expired", expires},
+		{"deleted and applied again", func(r *run) {
+			r.delete(theGrant)
+			err := r.stage.admin.Get(r.t.Context(), r.key(theGrant), &v1alpha1.SupportAccessGrant{})
+			if apierrors.IsNotFound(err) {
+				again()(r)
+			}
+		}},
+	}
+}
+
+// interruptedFlows are flows in the middle of which the operator dies and the grant ends.
+func interruptedFlows() []flow {
+	return []flow{
+		{name: "opening", acts: []func(*run){func(r *run) { r.grant(theGrant, both, inBoth(r)) }}},
+		{name: "shortening", before: opened(), acts: []func(*run){func(r *run) { r.shorten(theGrant, 15*time.Minute) }}},
+		{name: "taking off", before: opened(both), acts: []func(*run){func(r *run) { r.decide("off", gen.RevokingEngineer(theGrant, ana)) }}},
+		{name: "cutting by hand", before: func(r *run) { opened(inBoth(r))(r) },
+			acts: []func(*run){func(r *run) { r.cutByHand(r.bindingOf(theGrant, 0)) }}},
+	}
+}
+
+// TestAGrantThatEndsWhileTheOperatorIsDeadIsNeverOpen kills the operator after every write of what it does for a grant,
+// ends the grant while nobody looks, and starts another operator.
+func TestAGrantThatEndsWhileTheOperatorIsDeadIsNeverOpen(t *testing.T) {
+	for _, f := range interruptedFlows() {
+		t.Run(f.name, func(t *testing.T) {
+			s := inTheater(t)
+			quiet := s.play(t, f, nil, nil)
+			for k, write := range quiet.trace {
+				for _, e := range endsFor(k) {
+					t.Run(fmt.Sprintf("%d %s is the last, then %s", k+1, write, e.name), func(t *testing.T) {
+						s.interrupt(t, f, &fault{how: killed, at: write}, quiet.trace, e)
+					})
+				}
+			}
+		})
+	}
+}
+
+// endsFor are all ends, in the short run one of them in turn.
+func endsFor(turn int) []end {
+	all := ends()
+	if testing.Short() {
+		return all[turn%len(all) : turn%len(all)+1]
+	}
+	return all
+}
+
+func (s *theater) interrupt(t *testing.T, f flow, kill *fault, trace []string, e end) {
+	t.Helper()
+	r := s.newRun(t, "crash")
+	if f.before != nil {
+		f.before(r)
+	}
+	first := r.newLife(kill, trace)
+	f.acts[0](r)
+	first.settle()
+	if !first.wire.isDead() {
+		t.Fatalf("the write did not come: %s", kill.at)
+	}
+	first.cancel()
+	e.act(r)
+	r.newLife(nil, nil).settle()
+	if record := r.recordNamed(t, theGrant); record.Status.EndTime == nil {
+		t.Errorf("the record has no end")
+	}
+	if more := r.newLife(nil, nil).settle(); len(more) > 0 {
+		t.Errorf("a process that started when all was quiet wrote %v", more)
+	}
+}
+
+// TestALeaderThatWasStoppedInTheMiddleOpensNothingThatStays stops a leader before every write that it makes, for a minute
+// in which another leader takes over and the grant is revoked and closed; then it goes on, without knowing.
+func TestALeaderThatWasStoppedInTheMiddleOpensNothingThatStays(t *testing.T) {
+	for _, f := range interruptedFlows() {
+		t.Run(f.name, func(t *testing.T) {
+			s := inTheater(t)
+			quiet := s.play(t, f, nil, nil)
+			through := map[string]int{}
+			for k, write := range quiet.trace {
+				e := ends()[k%len(ends())]
+				t.Run(fmt.Sprintf("%d before %s it is %s", k+1, write, e.name), func(t *testing.T) {
+					for _, what := range s.stop(t, f, write, quiet.trace, e) {
+						through[what]++
+					}
+				})
+			}
+			t.Logf("of %d stopped leaders, what still got through after the end, and was swept by the other: %v", len(quiet.trace), through)
+		})
+	}
+}
+
+// stop plays one flow whose leader stands still before a write, and returns what it gave after the grant had ended.
+func (s *theater) stop(t *testing.T, f flow, write string, trace []string, e end) []string {
+	t.Helper()
+	r := s.newRun(t, "crash")
+	if f.before != nil {
+		f.before(r)
+	}
+	pause := &fault{how: paused, at: write, meanwhile: func() {
+		r.log("the leader stands still before: %s", write)
+		r.step(time.Minute)
+		e.act(r)
+		r.newLife(nil, nil).settle()
+		r.tolerant = true
+		r.log("the leader goes on")
+	}}
+	old := r.newLife(pause, trace)
+	f.acts[0](r)
+	for !old.wire.fired {
+		if writes, _, err := old.round(); writes == 0 && err == nil {
+			t.Fatalf("the write did not come: %s", write)
+		}
+	}
+	old.cancel()
+	given := r.opened
+	r.tolerant, r.opened = false, nil
+	r.newLife(nil, nil).settle()
+	if record := r.recordNamed(t, theGrant); record.Status.EndTime == nil {
+		t.Errorf("the record has no end")
+	}
+	return given
+}
+
+// TestALeaderThatWasStoppedInTheMiddleSpoilsNothing stops a leader before every write of every flow, while another does
+// what is to be done; then it goes on. What remains is what remains of an undisturbed run.
+func TestALeaderThatWasStoppedInTheMiddleSpoilsNothing(t *testing.T) {
+	for at, f := range flows() {
+		t.Run(f.name, func(t *testing.T) {
+			s := inTheater(t)
+			restoreSpare(t, s)
+			quiet := s.play(t, f, nil, nil)
+			for k, write := range quiet.trace {
+				if testing.Short() && (at+k)%3 != 0 {
+					continue
+				}
+				t.Run(fmt.Sprintf("%d before %s", k+1, write), func(t *testing.T) {
+					restoreSpare(t, s)
+					s.overtake(t, f, write, quiet)
+				})
+			}
+		})
+	}
+}
+
+func (s *theater) overtake(t *testing.T, f flow, write string, quiet *play) {
+	t.Helper()
+	r := s.newRun(t, f.policyName())
+	if f.before != nil {
+		f.before(r)
+	}
+	other := r.newLife(nil, nil)
+	pause := &fault{how: paused, at: write, meanwhile: func() {
+		r.log("the leader stands still before: %s", write)
+		r.step(10 * time.Second)
+		other.settle()
+		r.tolerant = true
+		r.log("the leader goes on")
+	}}
+	old := r.newLife(pause, quiet.trace)
+	for _, act := range f.acts {
+		act(r)
+		for rounds := 0; !old.wire.fired && rounds < maxRounds; rounds++ {
+			writes, wait, err := old.round()
+			if writes > 0 || err != nil {
+				continue
+			}
+			if wait == 0 || wait > soon {
+				break
+			}
+			r.step(wait)
+		}
+		r.tolerant = false
+		other.settle()
+	}
+	old.cancel()
+	if !old.wire.fired {
+		t.Errorf("the write did not come: %s", write)
+	}
+	if outcome := r.outcome(); outcome != quiet.outcome {
+		t.Errorf("it ended as\n%s\nand undisturbed it ends as\n%s", outcome, quiet.outcome)
+	}
+}
