@@ -226,4 +226,3 @@ func isOnPage(t *testing.T, name, got string) {
 		t.Errorf("%s: the same lines in another order or section: compare after -update", path)
 	}
 }
-
