@@ -3,10 +3,12 @@ package grant
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
@@ -22,6 +24,8 @@ const (
 	ambientFor = time.Minute
 	// maxAmbient is how many bindings a record names.
 	maxAmbient = 64
+	// atOnce is how many requests about the places of one grant are under way.
+	atOnce = 8
 )
 
 // ambientGroups are the groups that every engineer's identity is in, whether granted anything or not.
@@ -45,11 +49,20 @@ type ambience struct {
 // seeAmbient finds what an engineer of the grant could do without it. Some clusters let every authenticated user read
 // everything: there a Direct grant could not be taken away again, so it is refused.
 func (r *Reconciler) seeAmbient(ctx context.Context, s *sight) error {
-	for _, place := range slices.Compact(slices.Sorted(slices.Values(append([]string{""}, s.scope()...)))) {
-		a, err := r.ambientIn(ctx, place, s.now)
-		if err != nil {
+	places := slices.Compact(slices.Sorted(slices.Values(append([]string{""}, s.scope()...))))
+	found := make([]ambient, len(places))
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(atOnce)
+	for i, place := range places {
+		group.Go(func() (err error) {
+			found[i], err = r.ambientIn(groupCtx, place, s.now)
 			return err
-		}
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for _, a := range found {
 		s.ambient = append(s.ambient, a.bindings...)
 		s.world.Refusals = append(s.world.Refusals, a.reasons...)
 	}
@@ -57,11 +70,28 @@ func (r *Reconciler) seeAmbient(ctx context.Context, s *sight) error {
 	return nil
 }
 
+// recall returns what was found in a namespace not long ago.
+func (a *ambience) recall(namespace string, now time.Time) (ambient, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	found, ok := a.found[namespace]
+	return found, ok && now.Sub(found.at) < ambientFor
+}
+
+// remember keeps what was found in a namespace, and forgets what is too old to be used.
+func (a *ambience) remember(namespace string, found ambient) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.found == nil {
+		a.found = map[string]ambient{}
+	}
+	maps.DeleteFunc(a.found, func(_ string, old ambient) bool { return found.at.Sub(old.at) >= ambientFor })
+	a.found[namespace] = found
+}
+
 // ambientIn reads the bindings of one namespace, or of the cluster, from the API server: the cache has only ours.
 func (r *Reconciler) ambientIn(ctx context.Context, namespace string, now time.Time) (ambient, error) {
-	r.ambience.mu.Lock()
-	defer r.ambience.mu.Unlock()
-	if a, ok := r.ambience.found[namespace]; ok && now.Sub(a.at) < ambientFor {
+	if a, ok := r.ambience.recall(namespace, now); ok {
 		return a, nil
 	}
 	bindings, err := r.bindingsIn(ctx, namespace)
@@ -82,10 +112,7 @@ func (r *Reconciler) ambientIn(ctx context.Context, namespace string, now time.T
 			a.reasons = append(a.reasons, fmt.Sprintf("AmbientAccess: %s gives every identity what support access never gives: %s", b.name, reason))
 		}
 	}
-	if r.ambience.found == nil {
-		r.ambience.found = map[string]ambient{}
-	}
-	r.ambience.found[namespace] = a
+	r.ambience.remember(namespace, a)
 	return a, nil
 }
 

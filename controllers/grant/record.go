@@ -8,11 +8,12 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/internal/access"
@@ -231,12 +232,27 @@ func (r *Reconciler) createTombstone(ctx context.Context, record *v1alpha1.Suppo
 // show puts the record where the admins of the other namespaces that the grant reaches can see it, and its roles' rules
 // where they stay readable, before access is given. The record controller keeps the copies as the record is.
 func (r *Reconciler) show(ctx context.Context, s *sight) error {
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(atOnce)
 	for _, place := range lifecycle.MirrorPlaces(s.record) {
-		if err := r.Client.Create(ctx, lifecycle.Mirror(s.record, place)); err != nil && !apierrors.IsAlreadyExists(err) {
-			return fmt.Errorf("show record %s in %q: %w", s.key, place, err)
-		}
+		group.Go(func() error { return r.showIn(groupCtx, s, place) })
+	}
+	if err := group.Wait(); err != nil {
+		return err
 	}
 	return r.keepAllRules(ctx, s)
+}
+
+// showIn makes one copy of the record, unless an earlier pass did.
+func (r *Reconciler) showIn(ctx context.Context, s *sight, place string) error {
+	mirror := lifecycle.Mirror(s.record, place)
+	if err := r.Client.Get(ctx, client.ObjectKeyFromObject(mirror), &v1alpha1.SupportAccessRecord{}); err == nil {
+		return nil
+	}
+	if err := r.Client.Create(ctx, mirror); err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("show record %s in %q: %w", s.key, place, err)
+	}
+	return nil
 }
 
 // keepAllRules stores what the roles of a grant allow.
@@ -267,7 +283,7 @@ func (r *Reconciler) keepRules(ctx context.Context, rules []rbacv1.PolicyRule) e
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: v1alpha1.SystemNamespace, Name: RulesName(digest), Labels: map[string]string{v1alpha1.LabelManaged: "true"},
 		},
-		Immutable: ptr.To(true),
+		Immutable: new(true),
 		Data:      map[string]string{"rules.json": string(encoded)},
 	}
 	if err := r.Client.Create(ctx, config); err != nil && !apierrors.IsAlreadyExists(err) {
@@ -324,7 +340,7 @@ func (s *sight) probes() []access.Probe {
 func recordEndOf(record *v1alpha1.SupportAccessRecord, end lifecycle.End, now time.Time) {
 	at := metav1.NewMicroTime(now)
 	record.Status.EndTime, record.Status.EndReason, record.Status.EndedBy = &at, end.Reason, end.By
-	record.Status.EndMessage = clip(end.Message, maxMessage)
+	record.Status.EndMessage = clip(end.Message)
 	addTransition(record, now, end.Reason, end.By, end.Message)
 }
 
@@ -335,15 +351,15 @@ func addTransition(record *v1alpha1.SupportAccessRecord, now time.Time, kind, by
 		record.Status.Transitions = record.Status.Transitions[:maxTransitions-1]
 	}
 	record.Status.Transitions = append(record.Status.Transitions, v1alpha1.Transition{
-		Time: metav1.NewMicroTime(now), Type: kind, By: by, Message: clip(message, maxMessage),
+		Time: metav1.NewMicroTime(now), Type: kind, By: by, Message: clip(message),
 	})
 }
 
-func clip(message string, limit int) string {
-	if len(message) <= limit {
+func clip(message string) string {
+	if len(message) <= maxMessage {
 		return message
 	}
-	cut := limit - len("…")
+	cut := maxMessage - len("…")
 	for cut > 0 && message[cut]&0xC0 == 0x80 {
 		cut--
 	}
