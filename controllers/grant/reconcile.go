@@ -136,12 +136,31 @@ func (r *Reconciler) settle(ctx context.Context, s *sight, verdict lifecycle.Ver
 	if s.record == nil {
 		return outcome{problem: r.createRecord(ctx, s, verdict)}
 	}
-	if s.record.Status.ExpirationTime.Equal(instant(verdict.Expiration)) || verdict.Expiration.IsZero() {
+	if err := r.dropRemoved(ctx, s, verdict); err != nil {
+		return outcome{problem: err}
+	}
+	settled := s.record.Status.ExpirationTime.Equal(instant(verdict.Expiration)) || verdict.Expiration.IsZero()
+	if settled && len(verdict.Removed) == len(s.record.Status.RemovedEngineers) {
 		return outcome{}
 	}
 	return outcome{problem: r.updateRecord(ctx, s, func(record *v1alpha1.SupportAccessRecord) {
 		recordInstants(record, verdict, s.now)
+		recordRemovals(record, verdict, s.now)
 	})}
+}
+
+// dropRemoved takes away what a pass that died in the middle of opening made for people who were taken off since.
+func (r *Reconciler) dropRemoved(ctx context.Context, s *sight, verdict lifecycle.Verdict) error {
+	for _, removal := range verdict.Removed {
+		name := access.IdentityName(s.record.Spec.Grant, removal.Engineer)
+		if s.credentials[name] == nil && s.accounts[name] == nil && !s.readers[name] {
+			continue
+		}
+		if err := r.Keeper.Dismantle(ctx, name); err != nil {
+			return fmt.Errorf("take %q off: %w", removal.Engineer, err)
+		}
+	}
+	return nil
 }
 
 // open gives access, in the order that a crash at any line leaves safe: no access without a record, none without the

@@ -78,8 +78,18 @@ func (k Keeper) ensureBinding(ctx context.Context, binding client.Object) error 
 	if err := k.ensure(ctx, binding); err != nil {
 		return err
 	}
-	if roleRef(binding) != wantedRef || !equality.Semantic.DeepEqual(Subjects(binding), wanted) {
+	present := Subjects(binding)
+	if roleRef(binding) == wantedRef && equality.Semantic.DeepEqual(present, wanted) {
+		return nil
+	}
+	missing := func(s rbacv1.Subject) bool { return !slices.Contains(present, s) }
+	if roleRef(binding) != wantedRef || slices.ContainsFunc(wanted, missing) {
 		return &NameTakenError{Kind: fmt.Sprintf("%T", binding), Namespace: binding.GetNamespace(), Name: binding.GetName()}
+	}
+	// An earlier pass made it for somebody who was taken off since.
+	setSubjects(binding, wanted)
+	if err := k.Client.Update(ctx, binding); err != nil {
+		return fmt.Errorf("take engineers off binding %s/%s: %w", binding.GetNamespace(), binding.GetName(), err)
 	}
 	return nil
 }
