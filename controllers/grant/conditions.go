@@ -158,13 +158,13 @@ func conditionsOf(s *sight, verdict lifecycle.Verdict, done outcome) []metav1.Co
 		state, message = v1alpha1.StateFailed, done.problem.Error()
 	}
 	return []metav1.Condition{
-		condition(v1alpha1.ConditionReady, isReady(state), state, message),
+		condition(v1alpha1.ConditionReady, truth(isReady(state)), state, message),
 		activeCondition(s, verdict, done),
-		condition(v1alpha1.ConditionApproved, true, v1alpha1.ReasonNotRequired, "the policy asks for no approval"),
+		condition(v1alpha1.ConditionApproved, metav1.ConditionTrue, v1alpha1.ReasonNotRequired, "the policy asks for no approval"),
 		provisionedCondition(s, verdict, done),
 		verifiedCondition(s, verdict, done),
-		condition(v1alpha1.ConditionStalled, isStalled(state), state, message),
-		condition(v1alpha1.ConditionReconciling, state == v1alpha1.StateOpening || state == v1alpha1.StateClosing, state, message),
+		condition(v1alpha1.ConditionStalled, truth(isStalled(state)), state, message),
+		condition(v1alpha1.ConditionReconciling, truth(state == v1alpha1.StateOpening || state == v1alpha1.StateClosing), state, message),
 	}
 }
 
@@ -187,28 +187,28 @@ func isStalled(state string) bool {
 func activeCondition(s *sight, verdict lifecycle.Verdict, done outcome) metav1.Condition {
 	switch {
 	case s.provisioned() && verdict.Wants == lifecycle.WantsOpen:
-		return condition(v1alpha1.ConditionActive, true, v1alpha1.StateActive, verdict.Message)
+		return condition(v1alpha1.ConditionActive, metav1.ConditionTrue, v1alpha1.StateActive, verdict.Message)
 	case done.problem != nil && verdict.Wants == lifecycle.WantsOpen && (done.gave || len(s.bindings) > 0):
-		return condition(v1alpha1.ConditionActive, true, v1alpha1.StateOpening, "some of the access may exist: "+publicMessage(done.problem))
+		return condition(v1alpha1.ConditionActive, metav1.ConditionTrue, v1alpha1.StateOpening, "some of the access may exist: "+publicMessage(done.problem))
 	case done.problem != nil && (s.provisioned() && !s.ended() || len(s.bindings) > 0):
-		return condition(v1alpha1.ConditionActive, true, v1alpha1.StateClosing, "access may still exist: "+publicMessage(done.problem))
+		return condition(v1alpha1.ConditionActive, metav1.ConditionTrue, v1alpha1.StateClosing, "access may still exist: "+publicMessage(done.problem))
 	default:
-		return condition(v1alpha1.ConditionActive, false, v1alpha1.ReasonNoAccess, "no access exists")
+		return condition(v1alpha1.ConditionActive, metav1.ConditionFalse, v1alpha1.ReasonNoAccess, "no access exists")
 	}
 }
 
 func provisionedCondition(s *sight, verdict lifecycle.Verdict, done outcome) metav1.Condition {
 	switch {
 	case done.problem != nil:
-		return condition(v1alpha1.ConditionProvisioned, false, reasonOf(done.problem), publicMessage(done.problem))
+		return condition(v1alpha1.ConditionProvisioned, metav1.ConditionFalse, reasonOf(done.problem), publicMessage(done.problem))
 	case verdict.Wants == lifecycle.WantsClosed:
-		return condition(v1alpha1.ConditionProvisioned, false, v1alpha1.ReasonTakenAway, "nothing of this grant is left")
+		return condition(v1alpha1.ConditionProvisioned, metav1.ConditionFalse, v1alpha1.ReasonTakenAway, "nothing of this grant is left")
 	case s.provisioned():
-		return condition(v1alpha1.ConditionProvisioned, true, v1alpha1.ReasonProvisioned, "identities, credentials and bindings are in place")
+		return condition(v1alpha1.ConditionProvisioned, metav1.ConditionTrue, v1alpha1.ReasonProvisioned, "identities, credentials and bindings are in place")
 	case verdict.State == v1alpha1.StateFailed:
-		return condition(v1alpha1.ConditionProvisioned, false, v1alpha1.ReasonMissing, verdict.Message)
+		return condition(v1alpha1.ConditionProvisioned, metav1.ConditionFalse, v1alpha1.ReasonMissing, verdict.Message)
 	default:
-		return condition(v1alpha1.ConditionProvisioned, false, v1alpha1.ReasonNotYet, "access has not been opened")
+		return condition(v1alpha1.ConditionProvisioned, metav1.ConditionFalse, v1alpha1.ReasonNotYet, "access has not been opened")
 	}
 }
 
@@ -222,19 +222,22 @@ func verifiedCondition(s *sight, verdict lifecycle.Verdict, done outcome) metav1
 			c.Message = "access was never given"
 		}
 	case done.leftover != "":
-		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.ReasonAccessRemains, clip(done.leftover, maxMessage)
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.ReasonAccessRemains, clip(done.leftover)
 	default:
 		c.Reason, c.Message = v1alpha1.ReasonCouldNotAsk, "the API server could not yet be asked"
 	}
 	return c
 }
 
-func condition(kind string, holds bool, reason, message string) metav1.Condition {
-	c := metav1.Condition{Type: kind, Status: metav1.ConditionFalse, Reason: reason, Message: clip(message, maxMessage)}
+func condition(kind string, status metav1.ConditionStatus, reason, message string) metav1.Condition {
+	return metav1.Condition{Type: kind, Status: status, Reason: reason, Message: clip(message)}
+}
+
+func truth(holds bool) metav1.ConditionStatus {
 	if holds {
-		c.Status = metav1.ConditionTrue
+		return metav1.ConditionTrue
 	}
-	return c
+	return metav1.ConditionFalse
 }
 
 func reasonOf(err error) string {
@@ -246,9 +249,8 @@ func reasonOf(err error) string {
 
 // publicMessage returns what of an error may be shown: the API server's messages name objects and rules, never content.
 func publicMessage(err error) string {
-	var taken *access.NameTakenError
-	if errors.As(err, &taken) {
+	if taken, ok := errors.AsType[*access.NameTakenError](err); ok {
 		return taken.Error()
 	}
-	return clip(err.Error(), maxMessage)
+	return clip(err.Error())
 }

@@ -15,11 +15,11 @@ func (r *Reconciler) announce(ctx context.Context, s *sight, verdict lifecycle.V
 	if s.grant == nil {
 		return
 	}
-	state, message := readyReason(s.grant), clip(verdict.Message, maxMessage)
+	state, message := readyReason(s.grant), clip(verdict.Message)
 	log.FromContext(ctx).Info("State changed", "state", state, "message", message)
 	r.Recorder.Eventf(s.grant, nil, eventType(state), state, "Reconcile", "%s", message)
 	if done.leftover != "" {
-		r.Recorder.Eventf(s.grant, nil, corev1.EventTypeWarning, v1alpha1.ReasonAccessRemains, "Verify", "%s", clip(done.leftover, maxMessage))
+		r.Recorder.Eventf(s.grant, nil, corev1.EventTypeWarning, v1alpha1.ReasonAccessRemains, "Verify", "%s", clip(done.leftover))
 	}
 }
 

@@ -410,12 +410,7 @@ func (r *Reconciler) seeTaken(ctx context.Context, s *sight) error {
 }
 
 func (s *sight) gone(namespace string) bool {
-	for _, gone := range s.world.GoneNamespaces {
-		if gone == namespace {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(s.world.GoneNamespaces, namespace)
 }
 
 func (s *sight) cachedIntact(recorded v1alpha1.RecordedBinding, now, ever []string) bool {
@@ -442,29 +437,37 @@ func (s *sight) withdraw(recorded v1alpha1.RecordedBinding, what string) {
 func (r *Reconciler) seeLostCredentials(ctx context.Context, s *sight, engineers []string) error {
 	for _, engineer := range engineers {
 		name := access.IdentityName(s.record.Spec.Grant, engineer)
-		for kind, cached := range map[string]map[string]*metav1.PartialObjectMetadata{"Secret": s.credentials, "ServiceAccount": s.accounts} {
-			if o, ok := cached[name]; ok && o.DeletionTimestamp.IsZero() {
-				continue
-			}
-			live := partial(kind)
-			err := r.Live.Get(ctx, types.NamespacedName{Namespace: v1alpha1.CredentialsNamespace, Name: name}, live)
-			if err == nil && live.DeletionTimestamp.IsZero() {
-				if kind == "Secret" {
-					s.credentials[name] = live
-				}
-				continue
-			}
-			if client.IgnoreNotFound(err) != nil {
-				return fmt.Errorf("get %s %q: %w", kind, name, err)
-			}
-			if kind == "Secret" && s.replacing(engineer) {
-				continue
-			}
+		secretLost, err := r.lost(ctx, "Secret", name, s.credentials)
+		if err != nil {
+			return err
+		}
+		accountLost, err := r.lost(ctx, "ServiceAccount", name, s.accounts)
+		if err != nil {
+			return err
+		}
+		if accountLost || secretLost && !s.replacing(engineer) {
 			s.world.LostCredentials = append(s.world.LostCredentials, engineer)
-			break
 		}
 	}
 	return nil
+}
+
+// lost reports whether an object is gone or going, by the API server's own word. One that only the cache has not yet
+// heard of is added to what was seen.
+func (r *Reconciler) lost(ctx context.Context, kind, name string, seen map[string]*metav1.PartialObjectMetadata) (bool, error) {
+	if o, ok := seen[name]; ok && o.DeletionTimestamp.IsZero() {
+		return false, nil
+	}
+	live := partial(kind)
+	err := r.Live.Get(ctx, types.NamespacedName{Namespace: v1alpha1.CredentialsNamespace, Name: name}, live)
+	if apierrors.IsNotFound(err) || err == nil && !live.DeletionTimestamp.IsZero() {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("get %s %q: %w", kind, name, err)
+	}
+	seen[name] = live
+	return false, nil
 }
 
 // replacing reports whether a credential is being replaced: the grant was shortened, and the last credential that the

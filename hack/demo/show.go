@@ -292,7 +292,7 @@ func (s *stage) tell(ctx context.Context, kubeconfig string, args []string) (str
 	who := map[string]string{s.cluster: "cluster admin", s.tess: "tess", s.ana: "ana"}[kubeconfig]
 	say("%s  %s $ kubectl %s", s.clock(), who, strings.NewReplacer(s.root+"/", "", s.dir+"/", "").Replace(strings.Join(args, " ")))
 	out, err := s.output(ctx, kubeconfig, args...)
-	for _, line := range strings.Split(out, "\n") {
+	for line := range strings.SplitSeq(out, "\n") {
 		say("            %s", line)
 	}
 	return out, err

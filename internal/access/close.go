@@ -193,7 +193,7 @@ func setSubjects(binding client.Object, subjects []rbacv1.Subject) {
 	}
 }
 
-// Live reads a recorded binding from the API server itself; nil if it is not there.
+// LiveBinding reads a recorded binding from the API server itself; nil if it is not there.
 func (k Keeper) LiveBinding(ctx context.Context, recorded v1alpha1.RecordedBinding) (client.Object, error) {
 	binding := emptyBinding(recorded)
 	err := k.Live.Get(ctx, client.ObjectKeyFromObject(binding), binding)

@@ -150,8 +150,8 @@ func (s sample) at(quantile float64) time.Duration {
 	return sorted[min(int(quantile*float64(len(sorted))), len(sorted)-1)]
 }
 
-// print shows a subject beside its floor.
-func print(what string, subject, floor sample, bar string) {
+// compare shows a subject beside its floor.
+func compare(what string, subject, floor sample, bar string) {
 	say("%-46s min %8s  median %8s  max %8s", what, ms(subject.at(0)), ms(subject.at(0.5)), ms(subject.at(1)))
 	say("%-46s min %8s  median %8s  max %8s", "  floor", ms(floor.at(0)), ms(floor.at(0.5)), ms(floor.at(1)))
 	say("%-46s %.2f of the floor's median (%s)", "  ratio", float64(subject.at(0.5))/float64(floor.at(0.5)), bar)

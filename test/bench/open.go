@@ -32,8 +32,8 @@ func (b *bench) openAndRevoke(ctx context.Context, o options) error {
 		opened, revoked = append(opened, open), append(revoked, revoke)
 		openedFloor, revokedFloor = append(openedFloor, floorOpen), append(revokedFloor, floorRevoke)
 	}
-	print("grant applied -> credential works", opened, openedFloor, "bar: 2")
-	print("revoke applied -> next request refused", revoked, revokedFloor, "bar: 2")
+	compare("grant applied -> credential works", opened, openedFloor, "bar: 2")
+	compare("revoke applied -> next request refused", revoked, revokedFloor, "bar: 2")
 	return b.countWrites(ctx)
 }
 

@@ -173,7 +173,7 @@ func (b *bench) revokeInStorm(ctx context.Context, o options) error {
 	if err := storm.Wait(); err != nil {
 		return fmt.Errorf("apply grants: %w", err)
 	}
-	print("revoke -> refused, in the storm", stormy, quiet, "bar: 3 of the quiet one")
+	compare("revoke -> refused, in the storm", stormy, quiet, "bar: 3 of the quiet one")
 	return b.untilActive(ctx, "storm-", o.storm)
 }
 
@@ -241,7 +241,7 @@ func (b *bench) sayMemory(what string) error {
 	if err != nil {
 		return fmt.Errorf("read the operator's memory: %w", err)
 	}
-	for _, line := range strings.Split(string(status), "\n") {
+	for line := range strings.SplitSeq(string(status), "\n") {
 		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == "VmRSS:" {
 			kib, err := strconv.Atoi(fields[1])
 			if err != nil {

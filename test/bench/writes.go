@@ -60,7 +60,7 @@ func (b *bench) writes() ([]write, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the audit log: %w", err)
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	var out []write
 	lines := bufio.NewScanner(file)
 	lines.Buffer(nil, 16<<20)
@@ -72,7 +72,7 @@ func (b *bench) writes() ([]write, error) {
 		ref := event.ObjectRef
 		about := !slices.Contains([]string{"leases", "events", "subjectaccessreviews", "tokenreviews"}, ref.Resource)
 		changes := slices.Contains([]string{"create", "update", "patch", "delete"}, event.Verb)
-		if about && changes && !(ref.Resource == "supportaccessgrants" && event.Verb == "create") {
+		if about && changes && (ref.Resource != "supportaccessgrants" || event.Verb != "create") {
 			resource := ref.Resource
 			if ref.Subresource != "" {
 				resource += "/" + ref.Subresource
