@@ -289,8 +289,9 @@ func (i *installation) letDecisionsGo(t *testing.T) {
 	}
 	for n := range decisions.Items {
 		decision := &decisions.Items[n]
+		held := decision.DeepCopy()
 		decision.Finalizers = nil
-		if err := i.controller.Update(t.Context(), decision); err != nil {
+		if err := i.controller.Patch(t.Context(), decision, client.MergeFrom(held)); err != nil {
 			t.Fatal(err)
 		}
 	}

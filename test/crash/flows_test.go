@@ -85,6 +85,13 @@ func givingFlows() []flow {
 				r.grant(theGrant, gen.WithStart(r.clock.Now().Add(10*time.Minute).Truncate(time.Second)))
 			}, revokes,
 		}},
+		{name: "scheduled, then one engineer taken off, then opened", acts: []func(*run){
+			func(r *run) {
+				r.grant(theGrant, both, gen.WithStart(r.clock.Now().Add(10*time.Minute).Truncate(time.Second)))
+			},
+			func(r *run) { r.decide("off", gen.RevokingEngineer(theGrant, ana)) },
+			func(r *run) { r.step(10 * time.Minute) },
+		}},
 		{name: "refused", acts: []func(*run){func(r *run) {
 			r.withOther("crash-frozen")
 			r.grant(theGrant, gen.WithScope(r.home, r.other))
@@ -126,6 +133,7 @@ func takingFlows() []flow {
 		{name: "a binding of two namespaces deleted by hand", before: func(r *run) { opened(inBoth(r))(r) },
 			acts: []func(*run){func(r *run) { r.cutByHand(r.bindingOf(theGrant, 0)) }}},
 		{name: "a credential deleted by hand", before: opened(both), acts: []func(*run){func(r *run) { r.cutByHand(r.credentialOf(theGrant, ana)) }}},
+		{name: "the only credential deleted by hand", before: opened(), acts: []func(*run){func(r *run) { r.cutByHand(r.credentialOf(theGrant, ana)) }}},
 		{name: "a role changed", before: opened(gen.WithRoles(spare)), acts: []func(*run){
 			func(r *run) { r.setSpare(gen.Rule("", []string{"services", "configmaps"}, []string{"get", "list"})) },
 		}},

@@ -46,6 +46,7 @@ func interruptedFlows() []flow {
 // TestAGrantThatEndsWhileTheOperatorIsDeadIsNeverOpen kills the operator after every write of what it does for a grant,
 // ends the grant while nobody looks, and starts another operator.
 func TestAGrantThatEndsWhileTheOperatorIsDeadIsNeverOpen(t *testing.T) {
+	long(t)
 	for _, f := range interruptedFlows() {
 		t.Run(f.name, func(t *testing.T) {
 			s := inTheater(t)
@@ -93,9 +94,36 @@ func (s *theater) interrupt(t *testing.T, f flow, kill *fault, trace []string, e
 	}
 }
 
+// TestAnEngineerTakenOffWhileTheOperatorIsDeadLeavesTheOthersIn kills the operator after every write of an opening, takes
+// one of two engineers off while nobody looks, and starts another operator: the grant opens for the one who stays, alone.
+func TestAnEngineerTakenOffWhileTheOperatorIsDeadLeavesTheOthersIn(t *testing.T) {
+	long(t)
+	s := inTheater(t)
+	f := flow{name: "opening", acts: []func(*run){applies(both)}}
+	quiet := s.play(t, f, nil, nil)
+	for k, write := range quiet.trace {
+		if testing.Short() && k%2 == 0 {
+			continue
+		}
+		t.Run(fmt.Sprintf("%d %s is the last", k+1, write), func(t *testing.T) {
+			r := s.newRun(t, "crash")
+			first := r.newLife(&fault{how: killed, at: write}, quiet.trace)
+			f.acts[0](r)
+			first.settle()
+			first.cancel()
+			r.decide("off", gen.RevokingEngineer(theGrant, ana))
+			r.newLife(nil, nil).settle()
+			if record := r.recordNamed(t, theGrant); !r.isOpen(record) || len(record.Status.RemovedEngineers) != 1 {
+				t.Errorf("it is not open for the one who stays: %+v", record.Status)
+			}
+		})
+	}
+}
+
 // TestALeaderThatWasStoppedInTheMiddleOpensNothingThatStays stops a leader before every write that it makes, for a minute
 // in which another leader takes over and the grant is revoked and closed; then it goes on, without knowing.
 func TestALeaderThatWasStoppedInTheMiddleOpensNothingThatStays(t *testing.T) {
+	long(t)
 	for _, f := range interruptedFlows() {
 		t.Run(f.name, func(t *testing.T) {
 			s := inTheater(t)
@@ -149,6 +177,7 @@ func (s *theater) stop(t *testing.T, f flow, write string, trace []string, e end
 // TestALeaderThatWasStoppedInTheMiddleSpoilsNothing stops a leader before every write of every flow, while another does
 // what is to be done; then it goes on. What remains is what remains of an undisturbed run.
 func TestALeaderThatWasStoppedInTheMiddleSpoilsNothing(t *testing.T) {
+	long(t)
 	for at, f := range flows() {
 		t.Run(f.name, func(t *testing.T) {
 			s := inTheater(t)

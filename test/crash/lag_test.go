@@ -42,6 +42,7 @@ func (r *run) newLaggard(m *memory, kinds []string, instant int) *life {
 // it: before the role and the policy were mended, before the grant was made, before it was opened, shortened, and rid of an
 // engineer. Whatever it sees, it takes nothing from anybody.
 func TestACacheThatLagsRevokesNobody(t *testing.T) {
+	long(t)
 	s := inTheater(t)
 	restoreSpare(t, s)
 	r := s.newRun(t, "crash")
@@ -102,6 +103,7 @@ func (r *run) bindingUIDs() string {
 // TestACacheThatHasNotHeardOfTheEndOpensNothing ends a grant in each way, before it was opened, half opened and open, and
 // has processes look at it through caches that show the past. None of them gives anything, and nothing is left.
 func TestACacheThatHasNotHeardOfTheEndOpensNothing(t *testing.T) {
+	long(t)
 	for at, e := range ends() {
 		for kill := range 16 {
 			if testing.Short() && (at+kill)%4 != 0 || kill == 0 && strings.Contains(e.name, "again") {
@@ -145,6 +147,7 @@ func (r *run) killAfter(writes int) {
 // TestAFlowSeenThroughALaggingCacheEndsTheSame plays every flow with a cache that is a few writes behind, until it catches
 // up. What remains is what remains where nothing lagged.
 func TestAFlowSeenThroughALaggingCacheEndsTheSame(t *testing.T) {
+	long(t)
 	for at, f := range flows() {
 		if strings.Contains(f.name, "namespace deleted") || strings.Contains(f.name, "namespace of the scope") {
 			// What the namespace controller deletes, the harness does not see.

@@ -145,7 +145,7 @@ func (l *life) round() (writes int, wait time.Duration, err error) {
 			return writes, wait, errKilled
 		}
 		// A leader that was stopped has lost its lease: it ends with the pass that it was in.
-		if l.wire.fired && l.wire.fault.how == paused {
+		if l.wire.fault != nil && l.wire.fired && l.wire.fault.how == paused {
 			return writes, wait, err
 		}
 	}

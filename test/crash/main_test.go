@@ -45,6 +45,14 @@ func TestMain(m *testing.M) {
 	})
 }
 
+// long leaves a test to make test-long: with a pass for each write of each flow it takes many minutes.
+func long(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("make test-long runs it")
+	}
+}
+
 // stage is what the tests share: the chart is installed, and no pod of the operator runs unless a test starts it.
 type stage struct {
 	world        *world.World

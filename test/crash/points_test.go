@@ -11,6 +11,7 @@ import (
 // TestWhateverWriteFailsTheGrantIsWhollyOpenOrWhollyClosed disturbs every write of every flow: it fails, its answer is
 // lost, or it is the last of its process. What remains is what remains of an undisturbed run.
 func TestWhateverWriteFailsTheGrantIsWhollyOpenOrWhollyClosed(t *testing.T) {
+	long(t)
 	for at, f := range flows() {
 		t.Run(f.name, func(t *testing.T) {
 			s := inTheater(t)

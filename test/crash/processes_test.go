@@ -187,6 +187,7 @@ var managed = client.MatchingLabels{v1alpha1.LabelManaged: "true"}
 // TestALeaderKilledInAStormLeavesEveryGrantOpenOrClosed kills the leader of two processes while 25 grants open and 25
 // close, and has the other one finish.
 func TestALeaderKilledInAStormLeavesEveryGrantOpenOrClosed(t *testing.T) {
+	long(t)
 	s := inTheater(t)
 	leader := s.readyPod(t, s.installation)
 	first := s.leads(t, "")
@@ -250,6 +251,7 @@ func (c *crowd) census() string {
 // all of them revoked and the other process close them, and lets the first go on. It measures how long anything existed
 // that the first one still made.
 func TestALeaderStoppedInTheMiddleOfOpeningOpensNothingThatStays(t *testing.T) {
+	long(t)
 	if testing.Short() {
 		t.Skip("a lease must run out")
 	}
@@ -367,6 +369,7 @@ func (s *theater) present(t *testing.T, list client.ObjectList, opts ...client.L
 // TestAnOperatorKilledInAnyStateFinishesWhatItBegan kills the operator's process as soon as the n-th object of an opening
 // appears, deletes the grant or leaves it, and starts another.
 func TestAnOperatorKilledInAnyStateFinishesWhatItBegan(t *testing.T) {
+	long(t)
 	s := inTheater(t)
 	alone := s.alone(t)
 	moments := []int{1, 2, 3, 4, 5, 6}

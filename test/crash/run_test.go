@@ -65,6 +65,8 @@ type run struct {
 	shortened map[types.NamespacedName]*time.Time
 	// cut are the bindings of open grants that somebody deleted by hand.
 	cut map[string]bool
+	// unread are the identities whose credential can no longer be fetched, because somebody cut that by hand.
+	unread map[string]bool
 	// kubeconfigs are credentials that worked.
 	kubeconfigs map[string][]byte
 	lines       []string
@@ -92,7 +94,7 @@ func newRunIn(t *testing.T, s *theater, home string) *run {
 	r := &run{
 		t: t, stage: s, home: home, clock: clocktesting.NewFakePassiveClock(time.Now()), names: map[string]string{home: "home"},
 		facts: map[types.NamespacedName]facts{}, shut: map[types.NamespacedName]string{}, kubeconfigs: map[string][]byte{},
-		cut: map[string]bool{}, shortened: map[types.NamespacedName]*time.Time{},
+		cut: map[string]bool{}, unread: map[string]bool{}, shortened: map[types.NamespacedName]*time.Time{},
 	}
 	t.Cleanup(func() {
 		if t.Failed() {

@@ -82,6 +82,7 @@ func policyKind(t *testing.T) *apiextensionsv1.CustomResourceDefinition {
 // ends them in every way: under an operator that runs, and under one that starts when there is no such kind any more. What
 // nobody ends stays open.
 func TestWithoutPoliciesAndTheirKindEveryGrantStillCloses(t *testing.T) {
+	long(t)
 	s := inTheater(t)
 	alone := s.alone(t)
 	pod := s.readyPod(t, alone)
