@@ -257,6 +257,7 @@ func (s *sight) order(verdict lifecycle.Verdict) access.Order {
 		Namespaces: verdict.Namespaces,
 		Expiration: verdict.Expiration,
 		Cluster:    s.cluster,
+		Begun:      len(s.bindings) > 0,
 	}
 	for _, e := range s.grant.Spec.Engineers {
 		if slices.Contains(verdict.Engineers, e.Name) {

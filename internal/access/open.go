@@ -49,6 +49,10 @@ func (k Keeper) Open(ctx context.Context, order Order, until Until) (Opened, err
 // bind makes the bindings of an order.
 func (k Keeper) bind(ctx context.Context, order Order, until Until) ([]v1alpha1.RecordedBinding, error) {
 	bindings := Bindings(order)
+	begun, err := k.begun(ctx, order)
+	if err != nil {
+		return nil, err
+	}
 	// One that fails does not cut off the others: what they make after all would be known to nobody.
 	group := errgroup.Group{}
 	group.SetLimit(concurrency)
@@ -57,7 +61,7 @@ func (k Keeper) bind(ctx context.Context, order Order, until Until) ([]v1alpha1.
 			if err := until.check(k.Clock.Now()); err != nil {
 				return err
 			}
-			return k.ensureBinding(ctx, b)
+			return k.ensureBinding(ctx, b, begun[client.ObjectKeyFromObject(b)])
 		})
 	}
 	if err := group.Wait(); err != nil {
@@ -72,10 +76,35 @@ func (k Keeper) bind(ctx context.Context, order Order, until Until) ([]v1alpha1.
 	return recorded, nil
 }
 
+// begun returns the bindings that an earlier pass made for the order's grant. A grant of many namespaces that is too much
+// for one pass would be too much for every other one, if each began by making again what is there.
+func (k Keeper) begun(ctx context.Context, order Order) (map[client.ObjectKey]client.Object, error) {
+	if !order.Begun {
+		return nil, nil
+	}
+	mine := client.MatchingLabels{v1alpha1.LabelGrant: order.Grant.Name, v1alpha1.LabelGrantNamespace: order.Grant.Namespace}
+	found := map[client.ObjectKey]client.Object{}
+	bindings, wide := &rbacv1.RoleBindingList{}, &rbacv1.ClusterRoleBindingList{}
+	for _, list := range []client.ObjectList{bindings, wide} {
+		if err := k.Live.List(ctx, list, mine); err != nil {
+			return nil, fmt.Errorf("list the bindings of grant %s/%s: %w", order.Grant.Namespace, order.Grant.Name, err)
+		}
+	}
+	for i := range bindings.Items {
+		found[client.ObjectKeyFromObject(&bindings.Items[i])] = &bindings.Items[i]
+	}
+	for i := range wide.Items {
+		found[client.ObjectKeyFromObject(&wide.Items[i])] = &wide.Items[i]
+	}
+	return found, nil
+}
+
 // ensureBinding makes a binding, or checks that the one that is there is what it should be.
-func (k Keeper) ensureBinding(ctx context.Context, binding client.Object) error {
+func (k Keeper) ensureBinding(ctx context.Context, binding, begun client.Object) error {
 	wantedRef, wanted := roleRef(binding), Subjects(binding)
-	if err := k.ensure(ctx, binding); err != nil {
+	if begun != nil && begun.GetAnnotations()[v1alpha1.AnnotationGrantUID] == binding.GetAnnotations()[v1alpha1.AnnotationGrantUID] {
+		become(binding, begun)
+	} else if err := k.ensure(ctx, binding); err != nil {
 		return err
 	}
 	present := Subjects(binding)
@@ -92,6 +121,16 @@ func (k Keeper) ensureBinding(ctx context.Context, binding client.Object) error 
 		return fmt.Errorf("take engineers off binding %s/%s: %w", binding.GetNamespace(), binding.GetName(), err)
 	}
 	return nil
+}
+
+// become turns a rendered binding into the one that is there.
+func become(binding, there client.Object) {
+	switch b := binding.(type) {
+	case *rbacv1.RoleBinding:
+		there.(*rbacv1.RoleBinding).DeepCopyInto(b)
+	case *rbacv1.ClusterRoleBinding:
+		there.(*rbacv1.ClusterRoleBinding).DeepCopyInto(b)
+	}
 }
 
 func roleRef(binding client.Object) rbacv1.RoleRef {

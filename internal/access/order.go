@@ -33,6 +33,8 @@ type Order struct {
 	Expiration time.Time
 	// Cluster is how engineers reach the API server.
 	Cluster Cluster
+	// Begun says that an earlier pass made some of the bindings: they are asked for all at once, not each by itself.
+	Begun bool
 }
 
 // Cluster is how engineers reach the API server.

@@ -43,9 +43,9 @@ func TestWhatHappensWhileTheOperatorIsDownIsDoneWhenItIsBack(t *testing.T) {
 	deleted, revoked := tn.isOpenBefore(t, "deleted"), tn.isOpenBefore(t, "revoked")
 	shortened := tn.isOpenBefore(t, "shortened")
 	byLabel := cut.isOpenBefore(t, "by-label")
-	due := tn.grants(t, "due", gen.WithStart(soon(5*time.Second)))
+	due := tn.grants(t, "due", gen.WithStart(soon(10*time.Second)))
 	due.is(t, v1alpha1.StateScheduled)
-	expires := tn.isOpenBefore(t, "expires", gen.WithDuration("5s"))
+	expires := tn.isOpenBefore(t, "expires", gen.WithDuration("10s"))
 	before := stays.settled(t)
 
 	start := stopOperator(t)

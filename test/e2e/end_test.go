@@ -51,7 +51,7 @@ func kindsOfEnd() map[string]kindOfEnd {
 		"the grant is deleted":                            {end: endByDeletion},
 		"a decision revokes it":                           {end: endByDecision, state: v1alpha1.StateRevoked},
 		"a decision revokes its namespace":                {end: endByNamespaceDecision, state: v1alpha1.StateRevoked},
-		"its time is over":                                {end: endByTime, state: v1alpha1.StateExpired, grant: []func(*v1alpha1.SupportAccessGrant){gen.WithDuration("5s")}},
+		"its time is over":                                {end: endByTime, state: v1alpha1.StateExpired, grant: []func(*v1alpha1.SupportAccessGrant){gen.WithDuration("15s")}},
 		"it is shortened to an instant that has passed":   {end: endByShorteningAtOnce, state: v1alpha1.StateExpired},
 		"it is shortened to a little later":               {end: endByShortening, state: v1alpha1.StateExpired},
 		"its last engineer is taken off":                  {end: endByRemoval, state: v1alpha1.StateRevoked},
