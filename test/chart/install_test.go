@@ -253,10 +253,7 @@ func (i *installation) uninstallFailsWhileOpen(t *testing.T) {
 	if err := i.Admin.Create(t.Context(), grant); err != nil {
 		t.Fatal(err)
 	}
-	grant.Finalizers = []string{v1alpha1.FinalizerGrant}
-	if err := i.controller.Update(t.Context(), grant); err != nil {
-		t.Fatal(err)
-	}
+	i.setFinalizers(t, grant, v1alpha1.FinalizerGrant)
 	// Nobody closes it, so this need not be waited for long.
 	i.release.Values = tree("uninstall.timeoutSeconds", 10)
 	if err := i.helm.Upgrade(t.Context(), i.release); err != nil {
@@ -273,10 +270,7 @@ func (i *installation) uninstallFailsWhileOpen(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "support access is being uninstalled") {
 		t.Errorf("a grant made during the uninstall: %v", err)
 	}
-	grant.Finalizers = nil
-	if err := i.controller.Update(t.Context(), grant); err != nil {
-		t.Fatal(err)
-	}
+	i.setFinalizers(t, grant)
 	i.letDecisionsGo(t)
 }
 
@@ -288,12 +282,17 @@ func (i *installation) letDecisionsGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := range decisions.Items {
-		decision := &decisions.Items[n]
-		held := decision.DeepCopy()
-		decision.Finalizers = nil
-		if err := i.controller.Patch(t.Context(), decision, client.MergeFrom(held)); err != nil {
-			t.Fatal(err)
-		}
+		i.setFinalizers(t, &decisions.Items[n])
+	}
+}
+
+// setFinalizers holds an object or lets it go as the controller does: by a patch, the only way that its rights allow.
+func (i *installation) setFinalizers(t *testing.T, object client.Object, finalizers ...string) {
+	t.Helper()
+	before := object.DeepCopyObject().(client.Object)
+	object.SetFinalizers(finalizers)
+	if err := i.controller.Patch(t.Context(), object, client.MergeFrom(before)); err != nil {
+		t.Fatal(err)
 	}
 }
 
