@@ -56,7 +56,7 @@ verify: generate lint ## Prove that what is generated is fresh, the code clean a
 
 .PHONY: controlplane
 controlplane: ## Build etcd, the Kubernetes control plane, kubectl and kwok: minutes the first time, then none.
-	go run ./hack/controlplane/cmd build
+	go run ./hack/controlplane/cmd
 
 .PHONY: demo
 demo: ## Show a grant from its application to its end, on a control plane that is gone afterwards.

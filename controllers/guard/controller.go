@@ -14,15 +14,19 @@ import (
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/config/admission"
 )
 
 const (
+	// passTime bounds one check.
+	passTime = 30 * time.Second
 	// recheck is how often the canary is tried while nothing seems to change.
 	recheck = 5 * time.Minute
 	// retry is how soon it is tried again while the policies are not in force.
@@ -85,8 +89,8 @@ func (g *Guard) SetupWithManager(mgr ctrl.Manager) error {
 	start := make(chan event.GenericEvent, 1)
 	start <- event.GenericEvent{Object: &admissionregistrationv1.ValidatingAdmissionPolicy{}}
 	b := ctrl.NewControllerManagedBy(mgr).Named("guard").
-		WatchesRawSource(sourceOf(start, toAll)).
-		WithOptions(optionsFor(&everyone))
+		WatchesRawSource(source.Channel(start, toAll)).
+		WithOptions(controller.Options{MaxConcurrentReconciles: 1, NeedLeaderElection: &everyone, ReconciliationTimeout: passTime})
 	for _, kind := range g.kinds() {
 		b = b.Watches(kind, toAll)
 	}
