@@ -12,6 +12,12 @@ const (
 	ConditionProvisioned = "Provisioned"
 	// ConditionVerified is True when, after the end, the API server said that the identities may do nothing any more.
 	ConditionVerified = "Verified"
+	// ConditionRecorded is True when every request of an engineer is recorded before it is let through.
+	ConditionRecorded = "Recorded"
+	// ConditionDisconnectable is True when the end of the grant ends what is connected, and not only new requests.
+	ConditionDisconnectable = "Disconnectable"
+	// ConditionDisconnected is True when every replica of the gateway has said, after the end, that nobody is connected.
+	ConditionDisconnected = "Disconnected"
 	// ConditionStalled is True, and present, while a person must mend something or choose another name.
 	ConditionStalled = "Stalled"
 	// ConditionReconciling is True, and present, while the operator is at work.
@@ -62,6 +68,8 @@ const (
 	TransitionRoleChanged      = "RoleChanged"
 	TransitionRenewed          = "CredentialRenewed"
 	TransitionVerified         = "Verified"
+	TransitionFirstUsed        = "FirstUsed"
+	TransitionDisconnected     = "Disconnected"
 )
 
 // Reasons of the conditions that are not states.
@@ -80,4 +88,8 @@ const (
 	ReasonNoSuchGrant   = "NoSuchGrant"
 	ReasonNothingToDo   = "NothingToDo"
 	ReasonAlreadyEnded  = "AlreadyEnded"
+	ReasonGateway       = "Gateway"
+	ReasonDirect        = "Direct"
+	ReasonNobody        = "Nobody"
+	ReasonNotConfirmed  = "NotConfirmed"
 )

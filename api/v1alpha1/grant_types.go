@@ -270,6 +270,27 @@ type EngineerStatus struct {
 	// +kubebuilder:validation:XValidation:rule="self >= timestamp('2000-01-01T00:00:00Z') && self < timestamp('3000-01-01T00:00:00Z')",message="must be an instant such as 2026-12-01T18:00:00Z"
 	CredentialExpirationTime *metav1.Time `json:"credentialExpirationTime,omitempty"`
 
+	// credentialHash is the SHA-256 of the credential, with the transport Gateway: what the gateway compares. The credential
+	// itself cannot be had from it.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=71
+	// +kubebuilder:validation:Pattern=`^sha256:[0-9a-f]{64}$`
+	CredentialHash string `json:"credentialHash,omitempty"`
+
+	// sessions is how many connections this person has open through the gateway, as the gateway last said.
+	//
+	// +optional
+	Sessions int32 `json:"sessions,omitempty"`
+
+	// lastSeenTime is when this person last used the grant through the gateway. Empty means never.
+	//
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^2[0-9]{3}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
+	// +kubebuilder:validation:XValidation:rule="self >= timestamp('2000-01-01T00:00:00Z') && self < timestamp('3000-01-01T00:00:00Z')",message="must be an instant such as 2026-12-01T18:00:00Z"
+	LastSeenTime *metav1.Time `json:"lastSeenTime,omitempty"`
+
 	// encryptedKubeconfig is the kubeconfig, encrypted to the person's publicKey: an armored age file.
 	//
 	// +optional

@@ -34,4 +34,6 @@ const (
 	GatewayServiceAccount = "support-access-gateway"
 	// IdentityPrefix begins every user and group as which the gateway lets an engineer act.
 	IdentityPrefix = "supportaccess.dev:"
+	// EngineersGroup is the group of every engineer who comes through the gateway.
+	EngineersGroup = IdentityPrefix + "engineers"
 )

@@ -174,6 +174,20 @@ type SupportAccessPolicySpec struct {
 	// +kubebuilder:validation:MaxItems=16
 	CredentialReaders []CredentialReader `json:"credentialReaders,omitempty"`
 
+	// sessions bounds what an engineer may have open through the gateway.
+	//
+	// +optional
+	// +kubebuilder:default:={}
+	Sessions *SessionLimits `json:"sessions,omitempty"`
+
+	// handoverWindow is how long a credential of the gateway lies in its Secret at most: it is deleted when the engineer
+	// first uses it, or when this time is over, and works on until the grant ends. The default is 24h.
+	//
+	// +optional
+	// +kubebuilder:default:="24h"
+	// +kubebuilder:validation:XValidation:rule="self.matches('[1-9]')",message="must be longer than zero"
+	HandoverWindow Duration `json:"handoverWindow,omitempty"`
+
 	// neverAllow are rules that no granted role may overlap, on top of those that the operator never allows: a role is
 	// refused when it allows anything that a rule names.
 	//
@@ -181,6 +195,33 @@ type SupportAccessPolicySpec struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
 	NeverAllow []Rule `json:"neverAllow,omitempty"`
+}
+
+// SessionLimits bounds what an engineer may have open through the gateway.
+type SessionLimits struct {
+	// idleTimeout is for how long a connection may carry nothing in either direction before it is closed. The default is 1h.
+	//
+	// +optional
+	// +kubebuilder:default:="1h"
+	// +kubebuilder:validation:XValidation:rule="self.matches('[1-9]')",message="must be longer than zero"
+	IdleTimeout Duration `json:"idleTimeout,omitempty"`
+
+	// maxConnections is how many connections one engineer may have open at once with one grant, at each replica of the
+	// gateway. The default is 32.
+	//
+	// +optional
+	// +kubebuilder:default:=32
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1024
+	MaxConnections int32 `json:"maxConnections,omitempty"`
+
+	// maxStreamBytes is how many bytes one stream into a pod may carry in each direction before it is closed: what can be
+	// read can be copied, and this is how much at once. The default is 16777216, 16 MiB.
+	//
+	// +optional
+	// +kubebuilder:default:=16777216
+	// +kubebuilder:validation:Minimum=1024
+	MaxStreamBytes int64 `json:"maxStreamBytes,omitempty"`
 }
 
 // OfferedRole is a ClusterRole that grants may name.

@@ -327,6 +327,7 @@ func TestWhatIsLeftOutIsDefaulted(t *testing.T) {
 		"a policy": {policy["spec"], object{
 			"newGrants": "Allowed", "maxDuration": "168h", "maxStartDelay": "168h", "scopes": []any{"Namespaces"}, "serviceAccountGrants": "ExpirationTimeOnly",
 			"protectedNamespaces": []any{"kube-system", "kube-public", "kube-node-lease"}, "roles": []any{object{"name": "r"}}, "transports": []any{"Direct"},
+			"sessions": object{"idleTimeout": "1h", "maxConnections": int64(32), "maxStreamBytes": int64(16777216)}, "handoverWindow": "24h",
 		}},
 	} {
 		if fmt.Sprint(c.got) != fmt.Sprint(c.want) {

@@ -40,7 +40,8 @@ kind: SupportAccessDecision
 metadata: {name: deny-1, namespace: mail-archive}
 spec: {action: Deny, target: {request: wish-1}, reason: not now}
 `},
-	"SupportAccessPolicy": {policySeed},
+	"SupportAccessPolicy":  {policySeed},
+	"SupportAccessSession": {sessionSeed},
 	"SupportAccessRecord": {recordSeed, `
 apiVersion: supportaccess.dev/v1alpha1
 kind: SupportAccessRecord
@@ -91,6 +92,9 @@ status:
     credentialExpirationTime: "2026-12-02T18:00:00Z"
   - name: cy
     credentialSecretRef: {namespace: support-access-credentials, name: k-abc, key: kubeconfig}
+    credentialHash: sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+    sessions: 2
+    lastSeenTime: "2026-12-02T17:59:00Z"
 `
 
 const decisionSeed = `
@@ -132,9 +136,27 @@ spec:
   credentialReaders:
   - {kind: User, name: desk@customer.example}
   - {kind: ServiceAccount, name: desk, namespace: support-desk}
+  sessions: {idleTimeout: 30m, maxConnections: 8, maxStreamBytes: 1048576}
+  handoverWindow: 12h
   neverAllow:
   - {verbs: [get], apiGroups: [""], resources: [pods/log], resourceNames: [secretive]}
   - {verbs: ["*"], nonResourceURLs: [/debug/*]}
+`
+
+const sessionSeed = `
+apiVersion: supportaccess.dev/v1alpha1
+kind: SupportAccessSession
+metadata: {name: replica-abc, namespace: support-access-system}
+spec:
+  grant: {namespace: mail-archive, name: case-4711, uid: 7d1e6f0e-0000-4000-8000-000000000001}
+  replica: support-access-gateway-abc
+status:
+  engineers:
+  - {name: ana@vendor.example, connections: 2, firstSeenTime: "2026-12-01T18:00:00Z", lastSeenTime: "2026-12-01T19:00:00+01:00"}
+  renewTime: "2026-12-01T18:00:00.250000Z"
+  cutTime: "2026-12-02T18:00:00.000001Z"
+  cutReason: Expired
+  cutConnections: 2
 `
 
 const recordSeed = `
@@ -238,6 +260,7 @@ func TestWhatTheBuildersBuildIsAccepted(t *testing.T) {
 				gen.Offering(v1alpha1.OfferedRole{Name: gen.Content, Elevated: true, MaxDuration: "30m"}),
 				gen.NeverAllowing(v1alpha1.Rule{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"pods/log"}})),
 		},
+		"SupportAccessSession": {gen.Session(grant, "replica-1", gen.Epoch)},
 		"SupportAccessRecord": {
 			gen.Record(grant), gen.Record(gen.Grant("g", "n", gen.WithCluster(), gen.WithCase(""), gen.WithExpiration(gen.Epoch)), gen.Unprovisioned(),
 				gen.WithBinding("n", "b", gen.Content), gen.WithRules(gen.Content, "00"), gen.WithSpecDigest("x"), gen.WithRecordEnd(gen.Epoch, "Expired", "us"),
