@@ -68,9 +68,15 @@ func IdentityName(grant v1alpha1.RecordedGrant, engineer string) string {
 	return nameOf("engineer-", grant.Namespace, grant.Name, string(grant.UID), engineer)
 }
 
-// Username returns who the API server takes an engineer of a grant for.
+// Username returns who the API server takes an engineer of a grant with the transport Direct for.
 func Username(grant v1alpha1.RecordedGrant, engineer string) string {
 	return "system:serviceaccount:" + v1alpha1.CredentialsNamespace + ":" + IdentityName(grant, engineer)
+}
+
+// GatewayUsername returns who the gateway acts as for an engineer of a grant. It means nothing to the API server without
+// the gateway.
+func GatewayUsername(grant v1alpha1.RecordedGrant, engineer string) string {
+	return nameOf(v1alpha1.IdentityPrefix, grant.Namespace, grant.Name, string(grant.UID), engineer)
 }
 
 // BindingName returns the name of the binding of one role in one namespace, the empty one standing for the cluster.
