@@ -28,8 +28,7 @@ func laggards() map[string][]string {
 
 // newLaggard starts a process whose cache shows some kinds as they were at an instant.
 func (r *run) newLaggard(m *memory, kinds []string, instant int) *life {
-	w := newWire(r.stage.operator, r.plain)
-	w.beforeWrite, w.afterWrite = r.beforeWrite, r.afterWrite
+	w := r.newWire()
 	return r.lifeWith(w, lagging{Client: w.client(), memory: m, instant: func(kind string) int {
 		if slices.Contains(kinds, kind) {
 			return instant
@@ -178,8 +177,7 @@ func (s *theater) playBehind(t *testing.T, f flow, lag int, quiet *play) {
 		f.before(r)
 	}
 	behind := lag
-	w := newWire(s.operator, r.plain)
-	w.beforeWrite, w.afterWrite = r.beforeWrite, r.afterWrite
+	w := r.newWire()
 	l := r.lifeWith(w, lagging{Client: w.client(), memory: m, instant: func(string) int { return max(0, m.instant()-behind) }})
 	for _, act := range f.acts {
 		behind = lag

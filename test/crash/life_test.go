@@ -71,12 +71,18 @@ type pass struct {
 	cut bool
 }
 
-// newLife starts a process. Its reads of the cache go through view.
+// newLife starts a process.
 func (r *run) newLife(f *fault, trace []string) *life {
-	w := newWire(r.stage.operator, r.plain)
+	w := r.newWire()
 	w.fault, w.trace = f, trace
-	w.beforeWrite, w.afterWrite = r.beforeWrite, r.afterWrite
-	return r.lifeWith(w, cached{w.client()})
+	return r.lifeWith(w, cached{Client: w.client(), wire: w, cache: r.stage.cache})
+}
+
+// newWire is the way of a new process of this run to the API server.
+func (r *run) newWire() *wire {
+	w := newWire(r.stage.operator, r.plain)
+	w.beforeWrite, w.afterWrite = r.beforeWrite, r.wrote
+	return w
 }
 
 func (r *run) lifeWith(w *wire, c client.Client) *life {

@@ -60,6 +60,8 @@ type stage struct {
 	installation *world.Installation
 	guard        *guard.Guard
 	cluster      access.Cluster
+	// mirror is the operator's cache.
+	mirror *mirror
 }
 
 var (
@@ -94,6 +96,10 @@ func build(t *testing.T, w *world.World) (*stage, error) {
 		world: w, admin: w.ClientFor(t, w.ControlPlane.AdminConfig()), installation: installation,
 		cluster: access.Cluster{Server: w.ControlPlane.Server(), CABundle: w.ControlPlane.CABundle()},
 	}
+	config := w.ServiceAccount(t, v1alpha1.SystemNamespace, v1alpha1.ControllerServiceAccount)
+	if s.mirror, err = newMirror(ctx, config, s.admin); err != nil {
+		return nil, fmt.Errorf("start the operator's cache: %w", err)
+	}
 	objects := []client.Object{
 		gen.ClusterRole(spare, spareRules()...),
 		policy("crash", nil), policy("crash-wide", func(p *v1alpha1.SupportAccessPolicySpec) {
@@ -105,14 +111,18 @@ func build(t *testing.T, w *world.World) (*stage, error) {
 		if err := s.admin.Create(ctx, o); err != nil {
 			return nil, fmt.Errorf("create %T %s: %w", o, o.GetName(), err)
 		}
+		if err := s.mirror.catchUp(ctx, o); err != nil {
+			return nil, err
+		}
 	}
 	return s, s.awaitAdmission(ctx, t)
 }
 
 // awaitAdmission lets the real guard look until it says that admission is in force.
 func (s *stage) awaitAdmission(ctx context.Context, t *testing.T) error {
+	c := s.controller(t)
 	s.guard = &guard.Guard{
-		Client: cached{Client: s.controller(t)}, Clock: clock.RealClock{}, Options: admission.Options{Stamp: true},
+		Client: cached{Client: c, wire: newWire(c, nil), cache: s.mirror}, Clock: clock.RealClock{}, Options: admission.Options{Stamp: true},
 		Wake: make(chan event.GenericEvent, 1),
 	}
 	return poll(ctx, time.Minute, func() error {
@@ -130,9 +140,14 @@ func (s *stage) awaitAdmission(ctx context.Context, t *testing.T) error {
 
 // poll asks until there is no error, for a limited time.
 func poll(ctx context.Context, limit time.Duration, condition func() error) error {
+	return pollEvery(ctx, 20*time.Millisecond, limit, condition)
+}
+
+// pollEvery is poll at a pace.
+func pollEvery(ctx context.Context, pace, limit time.Duration, condition func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	ticker := time.NewTicker(20 * time.Millisecond)
+	ticker := time.NewTicker(pace)
 	defer ticker.Stop()
 	for {
 		err := condition()

@@ -95,7 +95,11 @@ func (p *play) sameAs(t *testing.T, quiet *play) {
 // restoreSpare puts the spare role back.
 func restoreSpare(t *testing.T, s *theater) {
 	t.Helper()
-	if err := s.admin.Update(t.Context(), gen.ClusterRole(spare, spareRules()...)); err != nil {
+	role := gen.ClusterRole(spare, spareRules()...)
+	if err := s.admin.Update(t.Context(), role); err != nil {
 		t.Fatalf("put the spare role back: %v", err)
+	}
+	if err := s.mirror.catchUp(t.Context(), role); err != nil {
+		t.Fatal(err)
 	}
 }

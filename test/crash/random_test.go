@@ -33,7 +33,7 @@ func (always) InForce() (time.Time, string) { return time.Unix(0, 0), "" }
 func newFakeTheater(t *testing.T, now func() time.Time) *theater {
 	t.Helper()
 	api := newFakeAPI(now)
-	s := &theater{operator: api, admission: always{}, stage: &stage{admin: api, cluster: access.Cluster{Server: "https://api.example"}}}
+	s := &theater{operator: api, admission: always{}, cache: labelled{api}, stage: &stage{admin: api, cluster: access.Cluster{Server: "https://api.example"}}}
 	for _, o := range []client.Object{
 		gen.ClusterRole(spare, spareRules()...),
 		gen.ClusterRole(gen.Configuration, gen.Rule("", []string{"configmaps"}, []string{"get", "list"})),

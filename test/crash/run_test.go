@@ -34,6 +34,8 @@ type theater struct {
 	*stage
 	operator  client.WithWatch
 	admission grant.Admission
+	// cache is what processes read.
+	cache client.Reader
 }
 
 // real reports whether there is a real API server, whose credentials can be used.
@@ -42,7 +44,7 @@ func (s *theater) real() bool { return s.world != nil }
 func inTheater(t *testing.T) *theater {
 	t.Helper()
 	s := onStage(t)
-	return &theater{stage: s, operator: s.controller(t), admission: s.guard}
+	return &theater{stage: s, operator: s.controller(t), admission: s.guard, cache: s.mirror}
 }
 
 // run is one course of events in namespaces of its own.
@@ -85,7 +87,9 @@ type run struct {
 func (s *theater) newRun(t *testing.T, policyName string) *run {
 	t.Helper()
 	home := s.world.LabelledNamespace(t, map[string]string{v1alpha1.LabelPolicy: policyName})
-	return newRunIn(t, s, home)
+	r := newRunIn(t, s, home)
+	r.wrote(namespaceOf(home))
+	return r
 }
 
 // newRunIn is a run in a namespace that is there.
@@ -262,25 +266,36 @@ func (r *run) cutByHand(o client.Object) {
 // deleteNamespace deletes a namespace, and waits until what it held is gone but for what a finalizer holds.
 func (r *run) deleteNamespace(name string) {
 	r.t.Helper()
-	if err := r.stage.admin.Delete(r.t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}); err != nil {
+	held := r.contents(name)
+	if err := r.stage.admin.Delete(r.t.Context(), namespaceOf(name)); err != nil {
 		r.fatalf("delete namespace %s: %v", name, err)
 	}
 	err := poll(r.t.Context(), time.Minute, func() error {
-		records, bindings := &v1alpha1.SupportAccessRecordList{}, &rbacv1.RoleBindingList{}
-		for _, list := range []client.ObjectList{records, bindings} {
-			if err := r.stage.admin.List(r.t.Context(), list, client.InNamespace(name)); err != nil {
-				return err
+		for _, o := range r.contents(name) {
+			if o.GetDeletionTimestamp().IsZero() {
+				return fmt.Errorf("%T %s is still in namespace %s", o, o.GetName(), name)
 			}
-		}
-		if n := len(records.Items) + len(bindings.Items); n > 0 {
-			return fmt.Errorf("%d objects are still in namespace %s", n, name)
 		}
 		return nil
 	})
 	if err != nil {
 		r.fatalf("empty namespace %s: %v", name, err)
 	}
+	for _, o := range append(held, namespaceOf(name)) {
+		r.wrote(o)
+	}
 	r.log("admin: deleted namespace %s", r.plain(name))
+}
+
+// contents are what a namespace holds that is the operator's business.
+func (r *run) contents(name string) []client.Object {
+	var out []client.Object
+	for _, list := range []client.ObjectList{
+		&v1alpha1.SupportAccessGrantList{}, &v1alpha1.SupportAccessRecordList{}, &v1alpha1.SupportAccessDecisionList{}, &rbacv1.RoleBindingList{},
+	} {
+		out = append(out, r.list(list, client.InNamespace(name))...)
+	}
+	return out
 }
 
 // setSpare changes what the spare role allows, and puts it back when the test ends.
@@ -331,8 +346,13 @@ func (r *run) editPolicy(name string, change func(*v1alpha1.SupportAccessPolicyS
 	r.log("admin: changed policy %s", r.plain(name))
 }
 
-// wrote tells who follows the writes.
+// wrote waits until the cache has heard of a write, and tells who follows the writes.
 func (r *run) wrote(o client.Object) {
+	if r.stage.real() {
+		if err := r.stage.mirror.catchUp(r.t.Context(), o); err != nil {
+			r.note("after a write: %v", err)
+		}
+	}
 	if r.afterWrite != nil {
 		r.afterWrite(o)
 	}
