@@ -98,7 +98,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 		Watches(&v1alpha1.SupportAccessGrant{}, prioritized(r.grantsOfGrant)).
 		Watches(&v1alpha1.SupportAccessRecord{}, prioritized(r.grantsOfRecord)).
 		Watches(&v1alpha1.SupportAccessDecision{}, prioritized(r.grantsOfDecision)).
-		Watches(&v1alpha1.SupportAccessPolicy{}, prioritized(r.allGrants)).
+		WatchesRawSource(unawaited{source.Kind(mgr.GetCache(), client.Object(&v1alpha1.SupportAccessPolicy{}), prioritized(r.allGrants))}).
 		Watches(&rbacv1.RoleBinding{}, prioritized(grantsOfChild)).
 		Watches(&rbacv1.ClusterRoleBinding{}, prioritized(grantsOfChild)).
 		Watches(&rbacv1.ClusterRole{}, prioritized(r.grantsOfRole)).
@@ -111,6 +111,10 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 	}
 	return b.Complete(r)
 }
+
+// unawaited is a source for which the controller does not wait before it begins. Whoever deletes the kind of policies must
+// not keep grants from closing; once the kind is there, its policies wake the grants.
+type unawaited struct{ source.Source }
 
 func partial(kind string) *metav1.PartialObjectMetadata {
 	object := &metav1.PartialObjectMetadata{}

@@ -8,6 +8,7 @@ import (
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -303,7 +304,8 @@ func policyOf(ctx context.Context, reader client.Reader, namespace *metav1.Parti
 	}
 	policy := &v1alpha1.SupportAccessPolicy{}
 	err := reader.Get(ctx, types.NamespacedName{Name: name}, policy)
-	if apierrors.IsNotFound(err) {
+	if apierrors.IsNotFound(err) || meta.IsNoMatchError(err) {
+		// Where there is not even the kind, there is no policy: that opens nothing and closes nothing.
 		return namespacePolicy{name: name}, nil
 	}
 	if err != nil {
