@@ -154,10 +154,14 @@ func (c *crowd) awaitSound(t *testing.T, open, ended int) {
 	}
 }
 
-// follow watches the bindings of access until the test ends, and hands on every event.
+// follow watches what a list is of until the test ends, and hands on every event from now on.
 func (s *theater) follow(t *testing.T, list client.ObjectList, opts ...client.ListOption) <-chan watch.Event {
 	t.Helper()
-	watcher, err := s.admin.Watch(t.Context(), list, opts...)
+	if err := s.admin.List(t.Context(), list, opts...); err != nil {
+		t.Fatalf("list %T: %v", list, err)
+	}
+	since := &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: list.GetResourceVersion()}}
+	watcher, err := s.admin.Watch(t.Context(), list, append(slices.Clone(opts), since)...)
 	if err != nil {
 		t.Fatalf("watch %T: %v", list, err)
 	}
@@ -220,41 +224,48 @@ func TestALeaderKilledInAStormLeavesEveryGrantOpenOrClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	storm.Wait()
-	t.Logf("when the leader was killed: %s", c.census())
+	then := c.census()
+	t.Logf("when the leader was killed: %s", then)
+	if then.opened+then.ended == 50 {
+		t.Error("the storm was over when the leader was killed: this proves nothing")
+	}
 	s.leads(t, first)
 	took := time.Since(killed)
 	c.awaitSound(t, 5, 5)
 	t.Logf("the other led after %s, and all was done after %s", took.Round(time.Millisecond), time.Since(killed).Round(time.Millisecond))
 }
 
-// census counts how far grants are.
-func (c *crowd) census() string {
-	var recorded, bound, opened, ended int
+// census says how far grants are.
+type census struct{ recorded, bound, opened, ended int }
+
+// String says it in words.
+func (c census) String() string {
+	return fmt.Sprintf("%d grants on record, %d half open, %d open, %d ended", c.recorded, c.bound, c.opened, c.ended)
+}
+
+func (c *crowd) census() census {
+	var n census
 	for _, r := range c.runs {
 		s := r.look()
 		for key, record := range s.records {
-			recorded++
+			n.recorded++
 			switch {
 			case record.Status.EndTime != nil:
-				ended++
+				n.ended++
 			case record.Status.ProvisionedTime != nil:
-				opened++
+				n.opened++
 			case slices.ContainsFunc(s.bindings, func(b client.Object) bool { k, _ := access.GrantOf(b); return k == key }):
-				bound++
+				n.bound++
 			}
 		}
 	}
-	return fmt.Sprintf("%d grants on record, %d half open, %d open, %d ended", recorded, bound, opened, ended)
+	return n
 }
 
 // TestALeaderStoppedInTheMiddleOfOpeningOpensNothingThatStays stops the leader of two processes while 50 grants open, has
-// all of them revoked and the other process close them, and lets the first go on. It measures how long anything existed
-// that the first one still made.
+// all of them revoked and the other process close them, and lets the first go on after a minute. It gives nothing any more.
 func TestALeaderStoppedInTheMiddleOfOpeningOpensNothingThatStays(t *testing.T) {
 	long(t)
-	if testing.Short() {
-		t.Skip("a lease must run out")
-	}
 	s := inTheater(t)
 	leader := s.readyPod(t, s.installation)
 	first := s.leads(t, "")
@@ -273,11 +284,17 @@ func TestALeaderStoppedInTheMiddleOfOpeningOpensNothingThatStays(t *testing.T) {
 	if err := leader.Pause(); err != nil {
 		t.Fatal(err)
 	}
+	stopped := time.Now()
 	storm.Wait()
-	t.Logf("when the leader was stopped: %s", c.census())
+	then := c.census()
+	t.Logf("when the leader was stopped: %s", then)
+	if then.opened == 50 {
+		t.Error("every grant was open when the leader was stopped: this proves nothing")
+	}
 	c.each(func(r *run) { r.decide("stop", gen.RevokingNamespace()) })
 	s.leads(t, first)
 	c.awaitSound(t, 0, 10)
+	world.Consistently(t, "nothing is open while the leader stands still", time.Minute-time.Since(stopped), c.closed)
 
 	late := s.lateArrivals(t)
 	if err := leader.Resume(); err != nil {
@@ -289,24 +306,36 @@ func TestALeaderStoppedInTheMiddleOfOpeningOpensNothingThatStays(t *testing.T) {
 		t.Error("the leader that lost its lease does not end")
 	}
 	c.awaitSound(t, 0, 10)
-	t.Logf("the leader that went on %s", late())
+	t.Logf("the leader went on after %s and ended", time.Since(stopped).Round(time.Second))
+	for _, what := range late() {
+		t.Errorf("the leader that went on made %s", what)
+	}
 }
 
-// lateArrivals follows what is made from now on; the returned function says for how long it existed.
-func (s *theater) lateArrivals(t *testing.T) func() string {
+// closed says what of a crowd is open, nil if nothing is.
+func (c *crowd) closed() error {
+	for _, r := range c.runs {
+		if s := r.look(); len(s.bindings)+len(s.credentials) > 0 {
+			return fmt.Errorf("%d bindings and %d objects of credentials are in %s", len(s.bindings), len(s.credentials), r.home)
+		}
+	}
+	return nil
+}
+
+// lateArrivals follows what is made from now on; the returned function ends that, and says what was made.
+func (s *theater) lateArrivals(t *testing.T) func() []string {
 	t.Helper()
 	inCredentials := client.InNamespace(v1alpha1.CredentialsNamespace)
 	var mu sync.Mutex
-	since, lived := map[types.UID]time.Time{}, map[string]time.Duration{}
+	var made []string
 	ctx, cancel := context.WithCancel(t.Context())
 	var group sync.WaitGroup
-	for _, list := range []client.ObjectList{&rbacv1.RoleBindingList{}, &rbacv1.RoleList{}, &corev1.SecretList{}, &corev1.ServiceAccountList{}} {
+	for _, list := range []client.ObjectList{
+		&rbacv1.RoleBindingList{}, &rbacv1.ClusterRoleBindingList{}, &rbacv1.RoleList{}, &corev1.SecretList{}, &corev1.ServiceAccountList{},
+	} {
 		opts := []client.ListOption{managed}
-		if _, bindings := list.(*rbacv1.RoleBindingList); !bindings {
+		if !strings.HasSuffix(fmt.Sprintf("%T", list), "BindingList") {
 			opts = append(opts, inCredentials)
-		}
-		for _, o := range s.present(t, list, opts...) {
-			since[o] = time.Time{}
 		}
 		events := s.follow(t, list, opts...)
 		group.Go(func() {
@@ -318,53 +347,24 @@ func (s *theater) lateArrivals(t *testing.T) func() string {
 					if !open {
 						return
 					}
-					o, ok := e.Object.(metav1.Object)
-					if !ok {
-						continue
+					if o, ok := e.Object.(client.Object); ok && e.Type == watch.Added {
+						mu.Lock()
+						made = append(made, fmt.Sprintf("%T %s/%s", o, o.GetNamespace(), o.GetName()))
+						mu.Unlock()
 					}
-					mu.Lock()
-					made, known := since[o.GetUID()]
-					switch {
-					case e.Type == watch.Added && !known:
-						since[o.GetUID()] = time.Now()
-					case e.Type == watch.Deleted && known && !made.IsZero():
-						kind := fmt.Sprintf("%T", e.Object)
-						lived[kind] = max(lived[kind], time.Since(made))
-						delete(since, o.GetUID())
-					}
-					mu.Unlock()
 				}
 			}
 		})
 	}
-	return func() string {
+	return func() []string {
 		cancel()
 		group.Wait()
-		var said []string
-		for kind, d := range lived {
-			said = append(said, fmt.Sprintf("a %s that existed for at most %s", strings.TrimPrefix(kind, "*v1."), d.Round(time.Millisecond)))
-		}
-		if len(said) == 0 {
-			return "made nothing"
-		}
-		slices.Sort(said)
-		return "made " + strings.Join(said, ", ")
+		return made
 	}
 }
 
-// present are the UIDs of what is there.
-func (s *theater) present(t *testing.T, list client.ObjectList, opts ...client.ListOption) []types.UID {
-	t.Helper()
-	into := list.DeepCopyObject().(client.ObjectList)
-	if err := s.admin.List(t.Context(), into, opts...); err != nil {
-		t.Fatalf("list %T: %v", list, err)
-	}
-	var uids []types.UID
-	for _, o := range itemsOf(into) {
-		uids = append(uids, o.GetUID())
-	}
-	return uids
-}
+// moments are at which object of a grant's, made or deleted, a process is killed.
+var moments = []int{1, 2, 3, 4, 5, 6}
 
 // TestAnOperatorKilledInAnyStateFinishesWhatItBegan kills the operator's process as soon as the n-th object of an opening
 // appears, deletes the grant or leaves it, and starts another.
@@ -372,28 +372,14 @@ func TestAnOperatorKilledInAnyStateFinishesWhatItBegan(t *testing.T) {
 	long(t)
 	s := inTheater(t)
 	alone := s.alone(t)
-	moments := []int{1, 2, 3, 4, 5, 6}
-	if testing.Short() {
-		moments = []int{2, 5}
-	}
 	for _, n := range moments {
 		t.Run(fmt.Sprintf("at object %d", n), func(t *testing.T) {
 			left, deleted := s.newRun(t, "crash"), s.newRun(t, "crash")
 			pod := s.readyPod(t, alone)
-			mine := client.MatchingLabels{v1alpha1.LabelManaged: "true", v1alpha1.LabelGrantNamespace: deleted.home}
-			made := s.anything(t, mine)
+			made := deleted.children(watch.Added)
 			left.grant(theGrant)
 			deleted.grant(theGrant)
-			for range n {
-				select {
-				case <-made:
-				case <-time.After(time.Minute):
-					t.Fatal("nothing is made")
-				}
-			}
-			if err := pod.Kill(); err != nil {
-				t.Fatal(err)
-			}
+			s.killAt(t, pod, made, n)
 			t.Logf("when it was killed: %s", (&crowd{runs: []*run{deleted}}).census())
 			deleted.delete(theGrant)
 			s.readyPod(t, alone)
@@ -403,22 +389,61 @@ func TestAnOperatorKilledInAnyStateFinishesWhatItBegan(t *testing.T) {
 	}
 }
 
-// anything reports everything that is made with some labels.
-func (s *theater) anything(t *testing.T, labels client.MatchingLabels) <-chan struct{} {
-	t.Helper()
-	made := make(chan struct{}, 100)
-	lists := []client.ObjectList{
-		&v1alpha1.SupportAccessRecordList{}, &corev1.SecretList{}, &corev1.ServiceAccountList{}, &rbacv1.RoleList{}, &rbacv1.RoleBindingList{},
+// TestAnOperatorKilledWhileItClosesIsFollowedByOneThatCloses kills the operator's process as soon as the n-th object of a
+// grant that was deleted is gone, with another one revoked at the same time, and starts another.
+func TestAnOperatorKilledWhileItClosesIsFollowedByOneThatCloses(t *testing.T) {
+	long(t)
+	s := inTheater(t)
+	alone := s.alone(t)
+	for _, n := range moments {
+		t.Run(fmt.Sprintf("at object %d", n), func(t *testing.T) {
+			revoked, deleted := s.newRun(t, "crash"), s.newRun(t, "crash")
+			both := &crowd{runs: []*run{revoked, deleted}}
+			pod := s.readyPod(t, alone)
+			both.each(func(r *run) { r.grant(theGrant) })
+			both.awaitSound(t, 1, 0)
+			gone := deleted.children(watch.Deleted)
+			revoked.decide("revoke", gen.Revoking(theGrant))
+			deleted.delete(theGrant)
+			s.killAt(t, pod, gone, n)
+			t.Logf("when it was killed: %s", both.census())
+			s.readyPod(t, alone)
+			both.awaitSound(t, 0, 1)
+		})
 	}
-	for _, list := range lists {
-		events := s.follow(t, list, labels)
+}
+
+// killAt kills a pod with the n-th event.
+func (s *theater) killAt(t *testing.T, pod *world.Operator, events <-chan struct{}, n int) {
+	t.Helper()
+	timer := time.NewTimer(time.Minute)
+	defer timer.Stop()
+	for range n {
+		select {
+		case <-events:
+		case <-timer.C:
+			t.Fatalf("%d such events do not come", n)
+		}
+	}
+	if err := pod.Kill(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// children reports when something of this run's grants is made, or deleted.
+func (r *run) children(what watch.EventType) <-chan struct{} {
+	out := make(chan struct{}, 100)
+	for _, list := range []client.ObjectList{
+		&v1alpha1.SupportAccessRecordList{}, &corev1.SecretList{}, &corev1.ServiceAccountList{}, &rbacv1.RoleList{}, &rbacv1.RoleBindingList{},
+	} {
+		events := r.stage.follow(r.t, list, client.MatchingLabels{v1alpha1.LabelManaged: "true", v1alpha1.LabelGrantNamespace: r.home})
 		go func() {
 			for e := range events {
-				if e.Type == watch.Added {
-					made <- struct{}{}
+				if e.Type == what {
+					out <- struct{}{}
 				}
 			}
 		}()
 	}
-	return made
+	return out
 }
