@@ -67,13 +67,17 @@ type Reconciler struct {
 
 	// kept are the digests of rules that are known to be stored.
 	kept sync.Map
+	// cuts are the first passes, by grant, that await their second.
+	cuts sync.Map
 	// ambience is what identities may do without a grant.
 	ambience ambience
 }
 
-// Priorities of the queue: what takes away goes before what gives, and both before what only looks.
+// Priorities of the queue: what takes access away goes before what clears up after it, that before what gives, and all
+// before what only looks.
 const (
 	priorityEnd  = 100
+	priorityRest = 50
 	priorityOpen = 0
 )
 
@@ -193,7 +197,12 @@ func prioritized(m mapper) handler.EventHandler {
 			enqueue(q, priority, m(ctx, e.ObjectNew))
 		},
 		DeleteFunc: func(ctx context.Context, e event.DeleteEvent, q workqueue.TypedRateLimitingInterface[reconcile.Request]) {
-			enqueue(q, priorityEnd, m(ctx, e.Object))
+			priority := priorityEnd
+			if _, ours := access.GrantOf(e.Object); ours {
+				// What it gave is gone already, and mostly it was this controller that deleted it.
+				priority = priorityRest
+			}
+			enqueue(q, priority, m(ctx, e.Object))
 		},
 		GenericFunc: func(ctx context.Context, e event.GenericEvent, q workqueue.TypedRateLimitingInterface[reconcile.Request]) {
 			enqueue(q, priorityOpen, m(ctx, e.Object))

@@ -47,6 +47,9 @@ type sight struct {
 	readers     map[string]bool
 	credentials map[string]*metav1.PartialObjectMetadata
 	accounts    map[string]*metav1.PartialObjectMetadata
+
+	// cut is what the first of the two passes that close a grant did, zero if this is the first.
+	cut cut
 }
 
 // namespacePolicy is the policy of one namespace: its name, and nil where there is none of that name.
@@ -67,37 +70,46 @@ func (s *sight) ended() bool {
 	return s.record != nil && s.record.Status.EndTime != nil
 }
 
-// observe gathers what a verdict on a grant needs. It reads the cache, and the API server itself only where something
-// looks as if access had been taken away.
-func (r *Reconciler) observe(ctx context.Context, key types.NamespacedName) (*sight, error) {
+// glance reads of the cache what tells whether time or a person ends an open grant, and nothing else: where many end at
+// once, this is all that each waits for.
+func (r *Reconciler) glance(ctx context.Context, key types.NamespacedName) (*sight, error) {
 	now := r.Clock.Now()
 	s := &sight{key: key, now: now, until: access.Until(now.Add(passTime))}
-	for _, step := range []func(context.Context, *sight) error{r.seeGrant, r.seeChildren, r.seeRecord, r.seeAbsence} {
+	for _, step := range []func(context.Context, *sight) error{r.seeGrant, r.seeRecord, r.seeDecisions} {
 		if err := step(ctx, s); err != nil {
 			return nil, err
 		}
 	}
+	r.recall(s)
+	return s, nil
+}
+
+// observe gathers what else a verdict on a grant needs. It reads the cache, and the API server itself only where something
+// looks as if access had been taken away.
+func (r *Reconciler) observe(ctx context.Context, s *sight) error {
+	for _, step := range []func(context.Context, *sight) error{r.seeChildren, r.seeForgotten, r.seeAbsence} {
+		if err := step(ctx, s); err != nil {
+			return err
+		}
+	}
 	s.world.AdmissionSince, s.world.AdmissionPending = r.Admission.InForce()
 	if s.ended() || s.grant == nil && s.record == nil {
-		return s, nil
-	}
-	if err := r.seeDecisions(ctx, s); err != nil {
-		return nil, err
+		return nil
 	}
 	if err := r.weigh(ctx, r.Client, s); err != nil {
-		return nil, err
+		return err
 	}
 	// An end is for ever: that a rule or a place ends the grant counts only if the API server itself says so.
 	if end := lifecycle.Decide(s.facts()).End; end != nil && slices.Contains(endsBySurroundings, end.Reason) {
 		if err := r.weigh(ctx, r.Live, s); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	// Of a grant that ends anyway an earlier pass may have taken away some: that is nobody else's doing.
 	if s.provisioned() && lifecycle.Decide(s.facts()).Wants == lifecycle.WantsOpen {
-		return s, r.seeWhatWasTaken(ctx, s)
+		return r.seeWhatWasTaken(ctx, s)
 	}
-	return s, nil
+	return nil
 }
 
 // endsBySurroundings are the ends that follow from policies, roles and namespaces.
@@ -132,19 +144,24 @@ func (r *Reconciler) seeGrant(ctx context.Context, s *sight) error {
 	return nil
 }
 
-// seeRecord reads the record of the grant's name. Where the cache has none the API server is asked, and the tombstones
-// too: a name that was used must not look new because the cache lags or the namespace was made anew.
+// seeRecord reads the record of the grant's name, as the cache has it.
 func (r *Reconciler) seeRecord(ctx context.Context, s *sight) error {
 	record := &v1alpha1.SupportAccessRecord{}
 	err := r.Client.Get(ctx, s.key, record)
-	if err == nil {
-		s.record = record
+	if apierrors.IsNotFound(err) {
 		return nil
 	}
-	if !apierrors.IsNotFound(err) {
+	if err != nil {
 		return fmt.Errorf("get record %s: %w", s.key, err)
 	}
-	if s.grant == nil && !s.hasChildren() {
+	s.record = record
+	return nil
+}
+
+// seeForgotten asks the API server for a record that the cache has not, and for the tombstones too: a name that was used
+// must not look new because the cache lags or the namespace was made anew.
+func (r *Reconciler) seeForgotten(ctx context.Context, s *sight) error {
+	if s.record != nil || s.grant == nil && !s.hasChildren() {
 		return nil
 	}
 	for _, place := range []types.NamespacedName{s.key, lifecycle.TombstoneKey(s.key)} {
@@ -227,6 +244,9 @@ func (r *Reconciler) metadataOf(ctx context.Context, kind string, mine client.Li
 
 // seeDecisions reads the decisions that may concern the grant: those of its namespace, and the cluster-wide ones.
 func (r *Reconciler) seeDecisions(ctx context.Context, s *sight) error {
+	if s.ended() {
+		return nil
+	}
 	decisions, err := decisionsFor(ctx, r.Client, s.key.Namespace)
 	if err != nil {
 		return err

@@ -37,7 +37,14 @@ type outcome struct {
 
 // Reconcile brings the cluster to what one grant demands now.
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	s, err := r.observe(ctx, request.NamespacedName)
+	s, err := r.glance(ctx, request.NamespacedName)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	if r.cutFirst(ctx, s) {
+		return behind(), nil
+	}
+	err = r.observe(ctx, s)
 	if overtaken(err) {
 		return reconcile.Result{RequeueAfter: overtakenAgain}, nil
 	}
@@ -209,7 +216,7 @@ func (r *Reconciler) halfOpen(ctx context.Context, s *sight, problem error) outc
 		return outcome{problem: problem, gave: true}
 	}
 	remains := access.RemainsOf(s.record, s.scope())
-	if err := r.Keeper.Unbind(ctx, remains.Grant, remains.Bindings); err != nil {
+	if err := r.Keeper.Unbind(ctx, remains); err != nil {
 		return outcome{problem: err, gave: true}
 	}
 	return outcome{problem: problem}
@@ -284,18 +291,18 @@ func (r *Reconciler) keepOpen(ctx context.Context, s *sight, verdict lifecycle.V
 
 // takeAway takes engineers and namespaces out of an open grant.
 func (r *Reconciler) takeAway(ctx context.Context, s *sight, verdict lifecycle.Verdict) error {
-	remains := access.RemainsOf(s.record, nil)
+	away := access.RemainsOf(s.record, nil)
+	staying := access.RemainsOf(s.record, nil)
 	inScope := func(b v1alpha1.RecordedBinding) bool { return slices.Contains(verdict.Namespaces, b.Namespace) }
-	if away := slices.DeleteFunc(slices.Clone(remains.Bindings), inScope); len(away) > 0 {
-		if err := r.Keeper.Unbind(ctx, remains.Grant, away); err != nil {
-			return err
-		}
+	away.Bindings = slices.DeleteFunc(away.Bindings, inScope)
+	staying.Bindings = slices.DeleteFunc(staying.Bindings, func(b v1alpha1.RecordedBinding) bool { return !inScope(b) })
+	if err := r.Keeper.Unbind(ctx, away); err != nil {
+		return err
 	}
 	if !s.mustTakeOff(verdict) {
 		return nil
 	}
-	remains.Bindings = slices.DeleteFunc(slices.Clone(remains.Bindings), func(b v1alpha1.RecordedBinding) bool { return !inScope(b) })
-	return r.Keeper.TakeOff(ctx, remains, verdict.Engineers)
+	return r.Keeper.TakeOff(ctx, staying, verdict.Engineers)
 }
 
 // mustTakeOff reports whether an engineer whom the verdict takes off may still have something.
@@ -434,6 +441,7 @@ func (r *Reconciler) close(ctx context.Context, s *sight, verdict lifecycle.Verd
 		return r.verify(ctx, s)
 	}
 	remains := access.RemainsOf(s.record, lifecycle.ScopeOf(s.record.Spec.Scope, s.record.Spec.Grant.Namespace))
+	remains.Cut = s.cut.grant == remains.Grant.UID
 	if err := r.recordCut(ctx, s, verdict, remains); err != nil {
 		return outcome{problem: err}
 	}
@@ -454,7 +462,7 @@ func (r *Reconciler) recordCut(ctx context.Context, s *sight, verdict lifecycle.
 	if !s.cutByHand() {
 		return nil
 	}
-	if err := r.Keeper.Unbind(ctx, remains.Grant, remains.Bindings); err != nil {
+	if err := r.Keeper.Unbind(ctx, remains); err != nil {
 		r.Counters.CleanupFailed()
 		return err
 	}

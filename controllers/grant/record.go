@@ -197,7 +197,6 @@ func (r *Reconciler) recordEnd(ctx context.Context, s *sight, verdict lifecycle.
 			recordVerified(record, at)
 		}
 	})
-	r.Counters.Ended(r.Clock.Since(askedAt(s, verdict)))
 	if apierrors.IsNotFound(err) {
 		// The record went with its namespace. The end is kept where nothing is deleted with it.
 		tombstone := s.record.DeepCopy()
@@ -207,18 +206,24 @@ func (r *Reconciler) recordEnd(ctx context.Context, s *sight, verdict lifecycle.
 	if err != nil {
 		return outcome{problem: err}
 	}
+	r.Counters.Ended(s.tookAway(verdict, r.Clock.Now()))
 	if leftover != "" || askErr != nil {
 		return outcome{leftover: leftover, again: s.now.Add(time.Second)}
 	}
 	return outcome{}
 }
 
-// askedAt is when access was to end: the instant of its expiration, and for all other ends when this pass heard of it.
-func askedAt(s *sight, verdict lifecycle.Verdict) time.Time {
-	if verdict.End.Reason == v1alpha1.EndExpired {
-		return verdict.Expiration
+// tookAway returns how long it took to take access away: from the instant of its expiration, and for all other ends from
+// when the operator heard of it. What follows the bindings gives nobody anything.
+func (s *sight) tookAway(verdict lifecycle.Verdict, now time.Time) time.Duration {
+	asked, gone := s.now, now
+	if !s.cut.gone.IsZero() {
+		asked, gone = s.cut.heard, s.cut.gone
 	}
-	return s.now
+	if verdict.End.Reason == v1alpha1.EndExpired {
+		asked = verdict.Expiration
+	}
+	return gone.Sub(asked)
 }
 
 // createTombstone keeps a record in the operator's namespace. One that is there already says as much.

@@ -23,6 +23,8 @@ type Remains struct {
 	Engineers []string
 	// Bindings are the bindings to delete. One without a UID is deleted if it was made for the grant.
 	Bindings []v1alpha1.RecordedBinding
+	// Cut says that the bindings were deleted already, and that it is left to make sure of it.
+	Cut bool
 }
 
 // RemainsOf returns everything that may ever have been made for a record's grant: what the record names, and, by their
@@ -51,7 +53,7 @@ func RemainsOf(record *v1alpha1.SupportAccessRecord, namespaces []string) Remain
 // then credentials and identities. It returns once the API server itself says that the bindings are gone. It tries
 // everything, whatever fails.
 func (k Keeper) Close(ctx context.Context, remains Remains) error {
-	bindingsErr := k.Unbind(ctx, remains.Grant, remains.Bindings)
+	bindingsErr := k.Unbind(ctx, remains)
 	group := errgroup.Group{}
 	group.SetLimit(concurrency)
 	failures := make([]error, len(remains.Engineers))
@@ -110,14 +112,41 @@ func (k Keeper) narrow(ctx context.Context, grant v1alpha1.RecordedGrant, record
 	return nil
 }
 
-// Unbind deletes bindings and makes sure that they are gone.
-func (k Keeper) Unbind(ctx context.Context, grant v1alpha1.RecordedGrant, bindings []v1alpha1.RecordedBinding) error {
+// Cut deletes recorded bindings and asks for nothing else, so that one grant holds up others as little as can be. It tries
+// all of them, whatever fails. Unbind makes sure that they are gone.
+func (k Keeper) Cut(ctx context.Context, bindings []v1alpha1.RecordedBinding) error {
+	return forEach(bindings, func(b v1alpha1.RecordedBinding) error { return k.cut(ctx, b) })
+}
+
+// cut deletes a recorded binding. It leaves one that was put in its place.
+func (k Keeper) cut(ctx context.Context, recorded v1alpha1.RecordedBinding) error {
+	err := k.Client.Delete(ctx, emptyBinding(recorded), client.Preconditions{UID: &recorded.UID})
+	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		return fmt.Errorf("delete binding %s/%s: %w", recorded.Namespace, recorded.Name, err)
+	}
+	return nil
+}
+
+// Unbind deletes bindings and makes sure that they are gone. It tries all of them, whatever fails.
+func (k Keeper) Unbind(ctx context.Context, remains Remains) error {
+	return forEach(remains.Bindings, func(b v1alpha1.RecordedBinding) error {
+		if b.UID != "" && !remains.Cut {
+			if err := k.cut(ctx, b); err != nil {
+				return err
+			}
+		}
+		return k.unbind(ctx, remains.Grant, b)
+	})
+}
+
+// forEach does something for each binding, some at a time.
+func forEach(bindings []v1alpha1.RecordedBinding, do func(v1alpha1.RecordedBinding) error) error {
 	group := errgroup.Group{}
 	group.SetLimit(concurrency)
 	failures := make([]error, len(bindings))
 	for i, b := range bindings {
 		group.Go(func() error {
-			failures[i] = k.unbind(ctx, grant, b)
+			failures[i] = do(b)
 			return nil
 		})
 	}
@@ -125,16 +154,10 @@ func (k Keeper) Unbind(ctx context.Context, grant v1alpha1.RecordedGrant, bindin
 	return errors.Join(failures...)
 }
 
-// unbind deletes one binding. One that was replaced under the same name is deleted too if it was made for the grant; a
-// stranger's is left alone.
+// unbind makes sure that a binding is gone. One that was replaced under the same name is deleted too if it was made for
+// the grant; a stranger's is left alone.
 func (k Keeper) unbind(ctx context.Context, grant v1alpha1.RecordedGrant, recorded v1alpha1.RecordedBinding) error {
 	binding := emptyBinding(recorded)
-	if recorded.UID != "" {
-		err := k.Client.Delete(ctx, binding, client.Preconditions{UID: &recorded.UID})
-		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-			return fmt.Errorf("delete binding %s/%s: %w", recorded.Namespace, recorded.Name, err)
-		}
-	}
 	err := k.Live.Get(ctx, client.ObjectKeyFromObject(binding), binding)
 	if apierrors.IsNotFound(err) {
 		return nil
