@@ -100,7 +100,7 @@ func runController(ctx context.Context, o Options, version string) error {
 	if err := o.check(); err != nil {
 		return err
 	}
-	setLogger(o)
+	setLogger(o.LogLevel, o.LogFormat)
 	config, err := ctrl.GetConfig()
 	if err != nil {
 		return fmt.Errorf("find the API server: %w", err)
@@ -129,19 +129,23 @@ func (o Options) check() error {
 	if o.RecordRetention < 0 {
 		return fmt.Errorf("--record-retention: %s is negative", o.RecordRetention)
 	}
-	if _, err := zapcore.ParseLevel(o.LogLevel); err != nil {
+	return checkLog(o.LogLevel, o.LogFormat)
+}
+
+func checkLog(level, format string) error {
+	if _, err := zapcore.ParseLevel(level); err != nil {
 		return fmt.Errorf("--log-level: %w", err)
 	}
-	if o.LogFormat != "json" && o.LogFormat != "text" {
-		return fmt.Errorf("--log-format: %q is neither json nor text", o.LogFormat)
+	if format != "json" && format != "text" {
+		return fmt.Errorf("--log-format: %q is neither json nor text", format)
 	}
 	return nil
 }
 
-func setLogger(o Options) {
-	level, _ := zapcore.ParseLevel(o.LogLevel)
+func setLogger(atLeast, format string) {
+	level, _ := zapcore.ParseLevel(atLeast)
 	encoder := zap.JSONEncoder()
-	if o.LogFormat == "text" {
+	if format == "text" {
 		encoder = zap.ConsoleEncoder()
 	}
 	ctrl.SetLogger(zap.New(encoder, zap.Level(level)))
