@@ -46,28 +46,32 @@ type ambience struct {
 	found map[string]ambient
 }
 
-// seeAmbient finds what an engineer of the grant could do without it. Some clusters let every authenticated user read
-// everything: there a Direct grant could not be taken away again, so it is refused.
-func (r *Reconciler) seeAmbient(ctx context.Context, s *sight) error {
-	places := slices.Compact(slices.Sorted(slices.Values(append([]string{""}, s.scope()...))))
+// ambientOf finds what an engineer of a grant for some places could do without it. Some clusters let every authenticated
+// user read everything: there a Direct grant could not be taken away again, so it is refused.
+func (r *Reconciler) ambientOf(ctx context.Context, scope []string, now time.Time) ([]ambient, error) {
+	places := slices.Compact(slices.Sorted(slices.Values(append([]string{""}, scope...))))
 	found := make([]ambient, len(places))
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
 	for i, place := range places {
 		group.Go(func() (err error) {
-			found[i], err = r.ambientIn(groupCtx, place, s.now)
+			found[i], err = r.ambientIn(groupCtx, place, now)
 			return err
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return err
+		return nil, err
 	}
+	return found, nil
+}
+
+// addAmbient notes what was found, and what of it speaks against the grant.
+func (s *sight) addAmbient(found []ambient) {
 	for _, a := range found {
 		s.ambient = append(s.ambient, a.bindings...)
 		s.world.Refusals = append(s.world.Refusals, a.reasons...)
 	}
 	s.ambient = s.ambient[:min(len(s.ambient), maxAmbient)]
-	return nil
 }
 
 // recall returns what was found in a namespace not long ago.

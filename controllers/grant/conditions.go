@@ -158,30 +158,45 @@ func conditionsOf(s *sight, verdict lifecycle.Verdict, done outcome) []metav1.Co
 		state, message = v1alpha1.StateFailed, done.problem.Error()
 	}
 	return []metav1.Condition{
-		condition(v1alpha1.ConditionReady, truth(isReady(state)), state, message),
+		condition(v1alpha1.ConditionReady, ready(state), state, message),
 		activeCondition(s, verdict, done),
 		condition(v1alpha1.ConditionApproved, metav1.ConditionTrue, v1alpha1.ReasonNotRequired, "the policy asks for no approval"),
 		provisionedCondition(s, verdict, done),
 		verifiedCondition(s, verdict, done),
-		condition(v1alpha1.ConditionStalled, truth(isStalled(state)), state, message),
-		condition(v1alpha1.ConditionReconciling, truth(state == v1alpha1.StateOpening || state == v1alpha1.StateClosing), state, message),
+		condition(v1alpha1.ConditionStalled, stalled(state), state, message),
+		condition(v1alpha1.ConditionReconciling, reconciling(state), state, message),
 	}
 }
 
-// isReady reports whether the cluster is as a grant in a state demands. An end is as good as an opening: kstatus takes
-// False for work in progress, for ever.
-func isReady(state string) bool {
+// ready says whether the cluster is as a grant in a state demands. An end is as good as an opening: kstatus takes False for
+// work in progress, for ever.
+func ready(state string) metav1.ConditionStatus {
 	switch state {
 	case v1alpha1.StateScheduled, v1alpha1.StateAwaitingApproval, v1alpha1.StateActive, v1alpha1.StateExpired, v1alpha1.StateRevoked:
-		return true
+		return metav1.ConditionTrue
 	default:
-		return false
+		return metav1.ConditionFalse
 	}
 }
 
-// isStalled reports whether a grant in a state waits for a person.
-func isStalled(state string) bool {
-	return state == v1alpha1.StateDenied || state == v1alpha1.StateRefused || state == v1alpha1.StateFailed
+// stalled says whether a grant in a state waits for a person.
+func stalled(state string) metav1.ConditionStatus {
+	switch state {
+	case v1alpha1.StateDenied, v1alpha1.StateRefused, v1alpha1.StateFailed:
+		return metav1.ConditionTrue
+	default:
+		return metav1.ConditionFalse
+	}
+}
+
+// reconciling says whether a grant in a state is being opened or closed.
+func reconciling(state string) metav1.ConditionStatus {
+	switch state {
+	case v1alpha1.StateOpening, v1alpha1.StateClosing:
+		return metav1.ConditionTrue
+	default:
+		return metav1.ConditionFalse
+	}
 }
 
 func activeCondition(s *sight, verdict lifecycle.Verdict, done outcome) metav1.Condition {
@@ -231,13 +246,6 @@ func verifiedCondition(s *sight, verdict lifecycle.Verdict, done outcome) metav1
 
 func condition(kind string, status metav1.ConditionStatus, reason, message string) metav1.Condition {
 	return metav1.Condition{Type: kind, Status: status, Reason: reason, Message: clip(message)}
-}
-
-func truth(holds bool) metav1.ConditionStatus {
-	if holds {
-		return metav1.ConditionTrue
-	}
-	return metav1.ConditionFalse
 }
 
 func reasonOf(err error) string {

@@ -183,13 +183,9 @@ func (r *Reconciler) seeAbsence(ctx context.Context, s *sight) error {
 	if s.grant != nil || s.ended() || s.record == nil && !s.hasChildren() {
 		return nil
 	}
-	grant := &v1alpha1.SupportAccessGrant{}
-	err := r.Live.Get(ctx, s.key, grant)
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
+	grant, err := r.liveGrant(ctx, s.key)
 	if err != nil {
-		return fmt.Errorf("get grant %s: %w", s.key, err)
+		return err
 	}
 	s.grant = grant
 	return nil

@@ -25,8 +25,6 @@ type outcome struct {
 	credentials []access.Credential
 	// again is when to look again besides the verdict's own instant, zero for never.
 	again time.Time
-	// unfinished says that a watch will bring the grant back and that there is nothing to tell yet.
-	unfinished bool
 	// leftover is why an identity of an ended grant may still do something, as the API server says it.
 	leftover string
 	// problem is an error of the pass that the status shows.
@@ -53,9 +51,6 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	verdict := lifecycle.Decide(s.facts())
 	done := r.enact(ctx, s, &verdict)
-	if done.unfinished {
-		return reconcile.Result{}, nil
-	}
 	if overtaken(done.problem) {
 		return reconcile.Result{RequeueAfter: overtakenAgain}, nil
 	}
@@ -173,16 +168,7 @@ func (r *Reconciler) dropRemoved(ctx context.Context, s *sight, verdict lifecycl
 // open gives access, in the order that a crash at any line leaves safe: no access without a record, none without the
 // finalizer that holds the grant, and none on the word of a cache.
 func (r *Reconciler) open(ctx context.Context, s *sight, verdict *lifecycle.Verdict) outcome {
-	if done := r.settle(ctx, s, *verdict); done.problem != nil {
-		return done
-	}
-	if !controllerutil.ContainsFinalizer(s.grant, v1alpha1.FinalizerGrant) {
-		if err := r.hold(ctx, s); err != nil {
-			return outcome{problem: err}
-		}
-		return outcome{unfinished: true}
-	}
-	if err := r.lookAgain(ctx, s); err != nil {
+	if err := r.begin(ctx, s, *verdict); err != nil {
 		return outcome{problem: err}
 	}
 	if s.provisioned() {
@@ -222,37 +208,96 @@ func (r *Reconciler) halfOpen(ctx context.Context, s *sight, problem error) outc
 	return outcome{problem: problem}
 }
 
-// lookAgain reads the grant, its record and the decisions from the API server itself, because a cache that has not yet
-// heard of a revocation must not open what was revoked.
-func (r *Reconciler) lookAgain(ctx context.Context, s *sight) error {
-	grant, record := &v1alpha1.SupportAccessGrant{}, &v1alpha1.SupportAccessRecord{}
-	reads, readCtx := errgroup.WithContext(ctx)
-	reads.Go(func() error {
-		err := r.Live.Get(readCtx, s.key, grant)
-		if apierrors.IsNotFound(err) {
-			grant = nil
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("get grant %s: %w", s.key, err)
-		}
-		return nil
-	})
-	reads.Go(func() error {
-		if err := r.Live.Get(readCtx, client.ObjectKeyFromObject(s.record), record); err != nil {
-			return fmt.Errorf("get record %s: %w", s.key, err)
-		}
-		return nil
-	})
-	reads.Go(func() (err error) {
-		s.decisions, err = decisionsFor(readCtx, r.Live, s.key.Namespace)
+// begin puts a grant on record and holds it, and reads meanwhile whatever may have taken it away: all that must come
+// before anything is given, side by side, since none of it waits for another. What a pass has just written is what the API
+// server has; what it has not written it reads from there, because a cache that has not yet heard of a revocation must not
+// open what was revoked.
+func (r *Reconciler) begin(ctx context.Context, s *sight, verdict lifecycle.Verdict) error {
+	var grant *v1alpha1.SupportAccessGrant
+	var decisions []v1alpha1.SupportAccessDecision
+	var found []ambient
+	places := s.scope()
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() error { return r.putOnRecord(groupCtx, s, verdict) })
+	group.Go(func() (err error) {
+		grant, err = r.hold(groupCtx, s.grant)
 		return err
 	})
-	if err := reads.Wait(); err != nil {
+	group.Go(func() (err error) {
+		decisions, err = decisionsFor(groupCtx, r.Live, s.key.Namespace)
+		return err
+	})
+	group.Go(func() (err error) {
+		found, err = r.ambientOf(groupCtx, places, s.now)
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	s.grant, s.decisions = grant, decisions
+	s.addAmbient(found)
+	return nil
+}
+
+// putOnRecord makes sure that a grant is on record, and that the record is the API server's.
+func (r *Reconciler) putOnRecord(ctx context.Context, s *sight, verdict lifecycle.Verdict) error {
+	known := s.record
+	if err := r.settle(ctx, s, verdict).problem; err != nil || s.record != known {
+		return err
+	}
+	record, err := r.liveRecord(ctx, s.record)
+	if err != nil {
+		return err
+	}
+	s.record = record
+	return nil
+}
+
+// lookAgain reads the grant, its record and the decisions from the API server itself, before somebody who has access gets
+// a new credential.
+func (r *Reconciler) lookAgain(ctx context.Context, s *sight) error {
+	var grant *v1alpha1.SupportAccessGrant
+	var record *v1alpha1.SupportAccessRecord
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		grant, err = r.liveGrant(groupCtx, s.key)
+		return err
+	})
+	group.Go(func() (err error) {
+		record, err = r.liveRecord(groupCtx, s.record)
+		return err
+	})
+	group.Go(func() (err error) {
+		s.decisions, err = decisionsFor(groupCtx, r.Live, s.key.Namespace)
+		return err
+	})
+	if err := group.Wait(); err != nil {
 		return err
 	}
 	s.grant, s.record = grant, record
-	return r.seeAmbient(ctx, s)
+	return nil
+}
+
+// liveGrant reads a grant from the API server itself, nil if it is gone.
+func (r *Reconciler) liveGrant(ctx context.Context, key client.ObjectKey) (*v1alpha1.SupportAccessGrant, error) {
+	grant := &v1alpha1.SupportAccessGrant{}
+	err := r.Live.Get(ctx, key, grant)
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("get grant %s: %w", key, err)
+	}
+	return grant, nil
+}
+
+// liveRecord reads a record from the API server itself.
+func (r *Reconciler) liveRecord(ctx context.Context, known *v1alpha1.SupportAccessRecord) (*v1alpha1.SupportAccessRecord, error) {
+	record, key := &v1alpha1.SupportAccessRecord{}, client.ObjectKeyFromObject(known)
+	if err := r.Live.Get(ctx, key, record); err != nil {
+		return nil, fmt.Errorf("get record %s: %w", key, err)
+	}
+	return record, nil
 }
 
 // order is what a verdict wants to be open.
@@ -537,15 +582,23 @@ func ignoreGone(err error) error {
 	return err
 }
 
-// hold puts the finalizer on the grant before anything of it may be open.
-func (r *Reconciler) hold(ctx context.Context, s *sight) error {
-	held := s.grant.DeepCopy()
-	controllerutil.AddFinalizer(held, v1alpha1.FinalizerGrant)
-	patch := client.MergeFromWithOptions(s.grant, client.MergeFromWithOptimisticLock{})
-	if err := r.Client.Patch(ctx, held, patch); err != nil {
-		return fmt.Errorf("hold grant %s: %w", s.key, err)
+// hold puts the finalizer on a grant before anything of it may be open, and returns the grant as the API server has it,
+// nil if it is gone.
+func (r *Reconciler) hold(ctx context.Context, grant *v1alpha1.SupportAccessGrant) (*v1alpha1.SupportAccessGrant, error) {
+	key := client.ObjectKeyFromObject(grant)
+	if controllerutil.ContainsFinalizer(grant, v1alpha1.FinalizerGrant) {
+		return r.liveGrant(ctx, key)
 	}
-	return nil
+	held := grant.DeepCopy()
+	controllerutil.AddFinalizer(held, v1alpha1.FinalizerGrant)
+	err := r.Client.Patch(ctx, held, client.MergeFromWithOptions(grant, client.MergeFromWithOptimisticLock{}))
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("hold grant %s: %w", key, err)
+	}
+	return held, nil
 }
 
 // release takes the finalizer off a grant of which nothing is open any more.
