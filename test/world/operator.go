@@ -165,6 +165,8 @@ type OperatorOptions struct {
 	Env []string
 	// Detach leaves the operator running when this process ends.
 	Detach bool
+	// IP is the pod's address. Empty means a free one.
+	IP string
 }
 
 // Run starts one pod of the installed chart and does not wait for it.
@@ -183,6 +185,7 @@ func Run(ctx context.Context, cp *controlplane.ControlPlane, i *Installation, op
 		Dir:        options.Dir,
 		Env:        options.Env,
 		Detach:     options.Detach,
+		IP:         options.IP,
 	})
 	if err != nil {
 		return nil, err

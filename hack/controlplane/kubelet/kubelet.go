@@ -41,6 +41,8 @@ type Options struct {
 	Env []string
 	// Detach leaves the program running when this process ends; controlplane.Down stops it.
 	Detach bool
+	// IP is the pod's address on the loopback network. Empty means a free one.
+	IP string
 }
 
 // Pod is one that runs, or ran.
@@ -74,12 +76,43 @@ func Start(ctx context.Context, cp *controlplane.ControlPlane, options Options) 
 	if err != nil {
 		return nil, err
 	}
-	return play(ctx, cp, options, &corev1.Pod{
+	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: deployment.Name + "-" + utilrand.String(5), Namespace: deployment.Namespace, UID: uuid.NewUUID(),
 		},
 		Spec: deployment.Spec.Template.Spec,
+	}
+	if asksForUID(pod.Spec) {
+		if pod, err = store(ctx, cp, pod); err != nil {
+			return nil, err
+		}
+	}
+	return play(ctx, cp, options, pod)
+}
+
+// asksForUID reports whether the program is told its pod's UID. Then it may make the pod the owner of something, and what
+// has an owner that does not exist is garbage.
+func asksForUID(spec corev1.PodSpec) bool {
+	return slices.ContainsFunc(spec.Containers[0].Env, func(e corev1.EnvVar) bool {
+		return e.ValueFrom != nil && e.ValueFrom.FieldRef != nil && e.ValueFrom.FieldRef.FieldPath == "metadata.uid"
 	})
+}
+
+// store makes the pod known to the API server. No scheduler looks at it: it runs here.
+func store(ctx context.Context, cp *controlplane.ControlPlane, pod *corev1.Pod) (*corev1.Pod, error) {
+	client, err := kubernetes.NewForConfig(cp.AdminConfig())
+	if err != nil {
+		return nil, fmt.Errorf("make a client: %w", err)
+	}
+	stored := pod.DeepCopy()
+	stored.UID, stored.Spec.SchedulerName = "", "played"
+	made, err := client.CoreV1().Pods(pod.Namespace).Create(ctx, stored, metav1.CreateOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("create pod %s/%s: %w", pod.Namespace, pod.Name, err)
+	}
+	pod = pod.DeepCopy()
+	pod.UID = made.UID
+	return pod, nil
 }
 
 func play(ctx context.Context, cp *controlplane.ControlPlane, options Options, pod *corev1.Pod) (*Pod, error) {
@@ -104,9 +137,11 @@ func newSandbox(cp *controlplane.ControlPlane, object *corev1.Pod, options Optio
 		return nil, fmt.Errorf("make a client: %w", err)
 	}
 	container := spec.Containers[0]
-	ip, err := freeIP(container.Ports)
-	if err != nil {
-		return nil, err
+	ip := options.IP
+	if ip == "" {
+		if ip, err = FreeIP(container.Ports...); err != nil {
+			return nil, err
+		}
 	}
 	pod := &Pod{
 		Name: object.Name, Namespace: object.Namespace, IP: ip,
@@ -187,8 +222,8 @@ func assignments(env map[string]string) []string {
 	return result
 }
 
-// freeIP chooses an address of the loopback network on which the container's ports are free.
-func freeIP(ports []corev1.ContainerPort) (string, error) {
+// FreeIP chooses an address of the loopback network on which a container's ports are free.
+func FreeIP(ports ...corev1.ContainerPort) (string, error) {
 	for range 100 {
 		ip := fmt.Sprintf("127.0.%d.%d", 1+rand.IntN(254), 1+rand.IntN(254))
 		if allFree(ip, ports) {
