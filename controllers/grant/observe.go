@@ -420,7 +420,7 @@ func (r *Reconciler) seeTaken(ctx context.Context, s *sight) error {
 		}
 		if live == nil {
 			s.withdraw(recorded, "was deleted")
-		} else if !access.Intact(live, recorded, s.record.Spec.Grant, now, ever) {
+		} else if !access.Intact(live, recorded, access.PeopleOf(s.record), now, ever) {
 			s.withdraw(recorded, "was changed")
 		}
 	}
@@ -434,7 +434,7 @@ func (s *sight) gone(namespace string) bool {
 func (s *sight) cachedIntact(recorded v1alpha1.RecordedBinding, now, ever []string) bool {
 	for _, b := range s.bindings {
 		if b.GetNamespace() == recorded.Namespace && b.GetName() == recorded.Name {
-			return access.Intact(b, recorded, s.record.Spec.Grant, now, ever)
+			return access.Intact(b, recorded, access.PeopleOf(s.record), now, ever)
 		}
 	}
 	return false

@@ -186,7 +186,7 @@ func recordRoleChanges(record *v1alpha1.SupportAccessRecord, s *sight) {
 func (r *Reconciler) recordEnd(ctx context.Context, s *sight, verdict lifecycle.Verdict) outcome {
 	leftover, askErr := "", error(nil)
 	if s.provisioned() {
-		leftover, askErr = r.Keeper.Leftover(ctx, s.record.Spec.Grant, s.record.Spec.Engineers, s.probes())
+		leftover, askErr = r.Keeper.Leftover(ctx, access.PeopleOf(s.record), s.record.Spec.Engineers, s.probes())
 	}
 	err := r.updateRecord(ctx, s, func(record *v1alpha1.SupportAccessRecord) {
 		recordRemovals(record, verdict, s.now)
@@ -312,7 +312,7 @@ func (r *Reconciler) verify(ctx context.Context, s *sight) outcome {
 	if status.ProvisionedTime == nil || status.VerifiedTime != nil || s.now.Sub(status.EndTime.Time) > verifyFor {
 		return outcome{}
 	}
-	leftover, err := r.Keeper.Leftover(ctx, s.record.Spec.Grant, s.record.Spec.Engineers, s.probes())
+	leftover, err := r.Keeper.Leftover(ctx, access.PeopleOf(s.record), s.record.Spec.Engineers, s.probes())
 	if err != nil || leftover != "" {
 		return outcome{leftover: leftover, again: s.now.Add(time.Minute)}
 	}

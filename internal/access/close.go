@@ -19,6 +19,8 @@ import (
 type Remains struct {
 	// Grant is the grant.
 	Grant v1alpha1.RecordedGrant
+	// Transport is the way by which its engineers came.
+	Transport v1alpha1.Transport
 	// Engineers are all who ever had access.
 	Engineers []string
 	// Bindings are the bindings to delete. One without a UID is deleted if it was made for the grant.
@@ -30,7 +32,7 @@ type Remains struct {
 // RemainsOf returns everything that may ever have been made for a record's grant: what the record names, and, by their
 // names, the bindings that a pass may have made before it could record them.
 func RemainsOf(record *v1alpha1.SupportAccessRecord, namespaces []string) Remains {
-	remains := Remains{Grant: record.Spec.Grant, Engineers: record.Spec.Engineers}
+	remains := Remains{Grant: record.Spec.Grant, Transport: record.Spec.Transport, Engineers: record.Spec.Engineers}
 	for _, b := range record.Status.Bindings {
 		if !b.Withdrawn {
 			remains.Bindings = append(remains.Bindings, b)
@@ -70,10 +72,11 @@ func (k Keeper) Close(ctx context.Context, remains Remains) error {
 // TakeOff takes engineers off the bindings of a grant that stays open for the others, then takes away what they
 // authenticate as.
 func (k Keeper) TakeOff(ctx context.Context, remains Remains, staying []string) error {
+	people := People{Grant: remains.Grant, Transport: remains.Transport}
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(concurrency)
 	for _, b := range remains.Bindings {
-		group.Go(func() error { return k.narrow(groupCtx, remains.Grant, b, staying) })
+		group.Go(func() error { return k.narrow(groupCtx, people, b, staying) })
 	}
 	if err := group.Wait(); err != nil {
 		return err
@@ -90,7 +93,7 @@ func (k Keeper) TakeOff(ctx context.Context, remains Remains, staying []string) 
 }
 
 // narrow leaves in a binding only the subjects of the engineers who stay. It writes nothing where that is so already.
-func (k Keeper) narrow(ctx context.Context, grant v1alpha1.RecordedGrant, recorded v1alpha1.RecordedBinding, staying []string) error {
+func (k Keeper) narrow(ctx context.Context, people People, recorded v1alpha1.RecordedBinding, staying []string) error {
 	binding := emptyBinding(recorded)
 	err := k.Live.Get(ctx, client.ObjectKeyFromObject(binding), binding)
 	if apierrors.IsNotFound(err) || (err == nil && binding.GetUID() != recorded.UID) {
@@ -100,7 +103,7 @@ func (k Keeper) narrow(ctx context.Context, grant v1alpha1.RecordedGrant, record
 		return fmt.Errorf("get binding %s/%s: %w", recorded.Namespace, recorded.Name, err)
 	}
 	kept := slices.DeleteFunc(slices.Clone(Subjects(binding)), func(s rbacv1.Subject) bool {
-		return !slices.ContainsFunc(staying, func(engineer string) bool { return s == identitySubject(grant, engineer) })
+		return !slices.ContainsFunc(staying, func(engineer string) bool { return s == people.subject(engineer) })
 	})
 	if len(kept) == len(Subjects(binding)) {
 		return nil
@@ -236,12 +239,12 @@ type Probe struct {
 
 // Leftover asks the API server whether any engineer may still make any of the probed requests, and returns its own
 // reason for the first that it allows, empty if it allows none.
-func (k Keeper) Leftover(ctx context.Context, grant v1alpha1.RecordedGrant, engineers []string, probes []Probe) (string, error) {
+func (k Keeper) Leftover(ctx context.Context, people People, engineers []string, probes []Probe) (string, error) {
 	for _, engineer := range engineers {
 		for _, p := range probes {
 			review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
-				User:   Username(grant, engineer),
-				Groups: []string{"system:serviceaccounts", "system:serviceaccounts:" + v1alpha1.CredentialsNamespace, "system:authenticated"},
+				User:   people.Username(engineer),
+				Groups: people.groups(),
 				ResourceAttributes: &authorizationv1.ResourceAttributes{
 					Namespace: p.Namespace, Verb: p.Verb, Group: p.Group, Resource: p.Resource,
 				},

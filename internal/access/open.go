@@ -158,19 +158,19 @@ func Subjects(binding client.Object) []rbacv1.Subject {
 
 // Intact reports whether a binding still gives what the grant gives: its role, to at least the engineers who have access
 // now and at most those who ever had it. Between the two lies the moment in which one is taken off.
-func Intact(binding client.Object, recorded v1alpha1.RecordedBinding, grant v1alpha1.RecordedGrant, now, ever []string) bool {
+func Intact(binding client.Object, recorded v1alpha1.RecordedBinding, people People, now, ever []string) bool {
 	ref := rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: recorded.Role}
 	if binding.GetUID() != recorded.UID || !binding.GetDeletionTimestamp().IsZero() || roleRef(binding) != ref {
 		return false
 	}
 	subjects := Subjects(binding)
 	for _, engineer := range now {
-		if !slices.Contains(subjects, identitySubject(grant, engineer)) {
+		if !slices.Contains(subjects, people.subject(engineer)) {
 			return false
 		}
 	}
 	return !slices.ContainsFunc(subjects, func(s rbacv1.Subject) bool {
-		return !slices.ContainsFunc(ever, func(engineer string) bool { return s == identitySubject(grant, engineer) })
+		return !slices.ContainsFunc(ever, func(engineer string) bool { return s == people.subject(engineer) })
 	})
 }
 

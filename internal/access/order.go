@@ -19,6 +19,8 @@ import (
 type Order struct {
 	// Grant is whose access it is.
 	Grant v1alpha1.RecordedGrant
+	// Transport is the way by which engineers come.
+	Transport v1alpha1.Transport
 	// GrantedBy may fetch the credentials, unless it is a ServiceAccount.
 	GrantedBy string
 	// Engineers are who may have access.
@@ -31,18 +33,23 @@ type Order struct {
 	Readers []v1alpha1.CredentialReader
 	// Expiration is when every credential must be dead.
 	Expiration time.Time
-	// Cluster is how engineers reach the API server.
+	// Cluster is how engineers reach the API server, or the gateway.
 	Cluster Cluster
 	// Begun says that an earlier pass made some of the bindings: they are asked for all at once, not each by itself.
 	Begun bool
 }
 
-// Cluster is how engineers reach the API server.
+// people are the engineers as the API server knows them.
+func (o Order) people() People { return People{Grant: o.Grant, Transport: o.Transport} }
+
+// Cluster is how engineers reach the API server, or the gateway.
 type Cluster struct {
 	// Server is its URL.
 	Server string
 	// CABundle is the PEM bundle by which it is known.
 	CABundle []byte
+	// TLSServerName is the name that its certificate bears, empty where it bears that of the URL.
+	TLSServerName string
 }
 
 // digestLength is how many characters of a name are hash: 130 bits.

@@ -41,16 +41,12 @@ func binding(order Order, namespace, role string) client.Object {
 	ref := rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role}
 	subjects := make([]rbacv1.Subject, 0, len(order.Engineers))
 	for _, e := range order.Engineers {
-		subjects = append(subjects, identitySubject(order.Grant, e.Name))
+		subjects = append(subjects, order.people().subject(e.Name))
 	}
 	if namespace == "" {
 		return &rbacv1.ClusterRoleBinding{ObjectMeta: meta, RoleRef: ref, Subjects: subjects}
 	}
 	return &rbacv1.RoleBinding{ObjectMeta: meta, RoleRef: ref, Subjects: subjects}
-}
-
-func identitySubject(grant v1alpha1.RecordedGrant, engineer string) rbacv1.Subject {
-	return rbacv1.Subject{Kind: rbacv1.ServiceAccountKind, Namespace: v1alpha1.CredentialsNamespace, Name: IdentityName(grant, engineer)}
 }
 
 // identity renders the ServiceAccount of one engineer. It mounts no token anywhere.
@@ -75,14 +71,18 @@ func credential(order Order, engineer string) *corev1.Secret {
 }
 
 // reader renders the Role by which one credential may be fetched, and its binding: by the granter where that is a
-// person, by the policy's readers, and by the engineer, so that a client can fetch the renewed one.
+// person, by the policy's readers, and, where the engineer is somebody to the API server, by the engineer, so that a client
+// can fetch the renewed one.
 func reader(order Order, engineer string) (*rbacv1.Role, *rbacv1.RoleBinding) {
 	name := IdentityName(order.Grant, engineer)
 	meta := ownedMeta(order.Grant, v1alpha1.CredentialsNamespace, name)
 	role := &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{{
 		APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{name}, Verbs: []string{"get"},
 	}}}
-	subjects := []rbacv1.Subject{identitySubject(order.Grant, engineer)}
+	var subjects []rbacv1.Subject
+	if order.Transport != v1alpha1.TransportGateway {
+		subjects = append(subjects, order.people().subject(engineer))
+	}
 	if order.GrantedBy != "" && !strings.HasPrefix(order.GrantedBy, "system:serviceaccount:") {
 		subjects = append(subjects, rbacv1.Subject{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: order.GrantedBy})
 	}
@@ -111,7 +111,9 @@ func kubeconfig(order Order, engineer, token string) ([]byte, error) {
 		namespace = order.Namespaces[0]
 	}
 	config := clientcmdapi.NewConfig()
-	config.Clusters[name] = &clientcmdapi.Cluster{Server: order.Cluster.Server, CertificateAuthorityData: order.Cluster.CABundle}
+	config.Clusters[name] = &clientcmdapi.Cluster{
+		Server: order.Cluster.Server, CertificateAuthorityData: order.Cluster.CABundle, TLSServerName: order.Cluster.TLSServerName,
+	}
 	config.AuthInfos[engineer] = &clientcmdapi.AuthInfo{Token: token}
 	config.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: engineer, Namespace: namespace}
 	config.CurrentContext = name

@@ -107,7 +107,7 @@ func (r *run) inspectOpen(s *scene, grant *v1alpha1.SupportAccessGrant, record *
 			continue
 		case at < 0:
 			r.wrong("grant %s is open and its binding %s is not there", key, recorded.Name)
-		case !access.Intact(s.bindings[at], recorded, record.Spec.Grant, staying, staying):
+		case !access.Intact(s.bindings[at], recorded, access.PeopleOf(record), staying, staying):
 			r.wrong("grant %s is open and its binding %s is not what it should be", key, recorded.Name)
 		}
 		live++
