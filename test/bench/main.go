@@ -22,14 +22,15 @@ import (
 
 // options are what a run can be told.
 type options struct {
-	rounds, storm, grants int
-	only                  string
+	rounds, storm, storms, grants int
+	only                          string
 }
 
 func main() {
 	var o options
 	flag.IntVar(&o.rounds, "rounds", 20, "how often opening and revoking are measured")
 	flag.IntVar(&o.storm, "storm", 1000, "how many grants expire, or open, at once")
+	flag.IntVar(&o.storms, "storms", 5, "how often grants expire at once")
 	flag.IntVar(&o.grants, "grants", 10000, "how many active grants the operator holds when its memory is measured")
 	flag.StringVar(&o.only, "only", "", "one of open, expire, storm, scale; empty for all")
 	flag.Parse()

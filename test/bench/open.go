@@ -2,16 +2,20 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"supportaccess.dev/operator/api/v1alpha1"
+	"supportaccess.dev/operator/internal/access"
 )
 
 var roles = []string{"support-access-configuration", "support-access-diagnostics"}
@@ -19,9 +23,13 @@ var roles = []string{"support-access-configuration", "support-access-diagnostics
 // openAndRevoke measures one grant at a time, in turn with a bare client that does the least that would do.
 func (b *bench) openAndRevoke(ctx context.Context, o options) error {
 	say("\nOne grant at a time, %d rounds", o.rounds)
-	var opened, openedFloor, revoked, revokedFloor sample
+	var works, told, worksFloor, revoked, revokedFloor sample
 	for round := range o.rounds {
-		open, revoke, err := b.grantOnce(ctx, fmt.Sprintf("open-%d", round))
+		g, err := b.openGrant(ctx, fmt.Sprintf("open-%d", round))
+		if err != nil {
+			return err
+		}
+		revoke, err := b.revokeGrant(ctx, g)
 		if err != nil {
 			return err
 		}
@@ -29,55 +37,109 @@ func (b *bench) openAndRevoke(ctx context.Context, o options) error {
 		if err != nil {
 			return err
 		}
-		opened, revoked = append(opened, open), append(revoked, revoke)
-		openedFloor, revokedFloor = append(openedFloor, floorOpen), append(revokedFloor, floorRevoke)
+		works, told, revoked = append(works, g.works), append(told, g.told), append(revoked, revoke)
+		worksFloor, revokedFloor = append(worksFloor, floorOpen), append(revokedFloor, floorRevoke)
 	}
-	compare("grant applied -> credential works", opened, openedFloor, "bar: 2")
+	compare("grant applied -> credential works", works, worksFloor, "bar: 2")
+	compare("grant applied -> status says where it is", told, worksFloor, "no bar")
 	compare("revoke applied -> next request refused", revoked, revokedFloor, "bar: 2")
 	return b.countWrites(ctx)
 }
 
-// grantOnce applies a grant, waits until its credential works, deletes it and waits until it does not.
-func (b *bench) grantOnce(ctx context.Context, name string) (open, revoke time.Duration, err error) {
-	grants := &v1alpha1.SupportAccessGrantList{}
-	watch, err := b.tess.Watch(ctx, grants, client.InNamespace(tenant), client.MatchingFields{"metadata.name": name})
+// opened is a grant that is open: after how long its credential worked, and after how long its status said so.
+type opened struct {
+	grant       *v1alpha1.SupportAccessGrant
+	engineer    client.Client
+	works, told time.Duration
+}
+
+// openGrant applies a grant and waits until its credential works: the granter fetches it as soon as it is there.
+func (b *bench) openGrant(ctx context.Context, name string) (*opened, error) {
+	grants, err := b.tess.Watch(ctx, &v1alpha1.SupportAccessGrantList{}, client.InNamespace(tenant), client.MatchingFields{"metadata.name": name})
 	if err != nil {
-		return 0, 0, fmt.Errorf("watch grant %s: %w", name, err)
+		return nil, fmt.Errorf("watch grant %s: %w", name, err)
 	}
-	defer watch.Stop()
-	grant := newGrant(name, "1h")
+	defer grants.Stop()
+	secrets, err := b.admin.Watch(ctx, &corev1.SecretList{}, client.InNamespace(v1alpha1.CredentialsNamespace), client.MatchingLabels{v1alpha1.LabelGrant: name})
+	if err != nil {
+		return nil, fmt.Errorf("watch the credential of %s: %w", name, err)
+	}
+	defer secrets.Stop()
+	g := &opened{grant: newGrant(name, "1h")}
 	started := time.Now()
-	if err := b.tess.Create(ctx, grant); err != nil {
-		return 0, 0, fmt.Errorf("apply grant %s: %w", name, err)
+	if err := b.tess.Create(ctx, g.grant); err != nil {
+		return nil, fmt.Errorf("apply grant %s: %w", name, err)
 	}
-	var ref *v1alpha1.SecretKeyReference
-	for event := range watch.ResultChan() {
-		if g, ok := event.Object.(*v1alpha1.SupportAccessGrant); ok && len(g.Status.Engineers) > 0 {
-			ref = g.Status.Engineers[0].CredentialSecretRef
-			break
+	telling := make(chan time.Duration, 1)
+	go func() {
+		told, _ := first(grants, func(grant *v1alpha1.SupportAccessGrant) bool { return len(grant.Status.Engineers) > 0 })
+		if told != nil {
+			telling <- time.Since(started)
+		}
+	}()
+	filled, err := first(secrets, func(secret *corev1.Secret) bool { return len(secret.Data) > 0 })
+	if err != nil {
+		return nil, fmt.Errorf("wait for the credential of %s: %w", name, err)
+	}
+	if g.engineer, err = b.fetch(ctx, client.ObjectKeyFromObject(filled)); err != nil {
+		return nil, err
+	}
+	if err := b.until(ctx, "the credential works", func(ctx context.Context) (bool, error) { return probe(ctx, g.engineer) }); err != nil {
+		return nil, err
+	}
+	g.works = time.Since(started)
+	select {
+	case g.told = <-telling:
+		return g, nil
+	case <-time.After(patience):
+		return nil, fmt.Errorf("the status of grant %s never said where the credential is", name)
+	}
+}
+
+// fetch returns a client with the credential, which the granter fetches with the right that the operator gives.
+func (b *bench) fetch(ctx context.Context, key client.ObjectKey) (client.Client, error) {
+	secret := &corev1.Secret{}
+	if err := b.until(ctx, "the granter may fetch the credential", func(ctx context.Context) (bool, error) {
+		err := b.tess.Get(ctx, key, secret)
+		if apierrors.IsForbidden(err) {
+			return false, nil
+		}
+		return err == nil, err
+	}); err != nil {
+		return nil, err
+	}
+	return b.clientOf(secret.Data[access.KeyKubeconfig])
+}
+
+// first returns the first object of a watch that is as wanted.
+func first[T client.Object](events watch.Interface, wanted func(T) bool) (found T, err error) {
+	timeout := time.After(patience)
+	for {
+		select {
+		case event, open := <-events.ResultChan():
+			if !open {
+				return found, errors.New("the watch ended")
+			}
+			if o, ok := event.Object.(T); ok && wanted(o) {
+				return o, nil
+			}
+		case <-timeout:
+			return found, fmt.Errorf("not within %s", patience)
 		}
 	}
-	secret := &corev1.Secret{}
-	if err := b.tess.Get(ctx, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, secret); err != nil {
-		return 0, 0, fmt.Errorf("fetch the credential: %w", err)
+}
+
+// revokeGrant deletes an open grant and waits until its credential is refused.
+func (b *bench) revokeGrant(ctx context.Context, g *opened) (time.Duration, error) {
+	started := time.Now()
+	if err := b.tess.Delete(ctx, g.grant); err != nil {
+		return 0, fmt.Errorf("revoke grant %s: %w", g.grant.Name, err)
 	}
-	engineer, err := b.clientOf(secret.Data[ref.Key])
-	if err != nil {
-		return 0, 0, err
-	}
-	if err := b.until(ctx, "the credential works", func(ctx context.Context) (bool, error) { return probe(ctx, engineer) }); err != nil {
-		return 0, 0, err
-	}
-	open = time.Since(started)
-	started = time.Now()
-	if err := b.tess.Delete(ctx, grant); err != nil {
-		return 0, 0, fmt.Errorf("revoke grant %s: %w", name, err)
-	}
-	err = b.until(ctx, "the request is refused", func(ctx context.Context) (bool, error) {
-		allowed, err := probe(ctx, engineer)
+	err := b.until(ctx, "the request is refused", func(ctx context.Context) (bool, error) {
+		allowed, err := probe(ctx, g.engineer)
 		return !allowed, err
 	})
-	return open, time.Since(started), err
+	return time.Since(started), err
 }
 
 // bareOnce gives and takes the same access with the least requests: a ServiceAccount, a Secret that the token is bound

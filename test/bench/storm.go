@@ -7,7 +7,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -33,44 +32,73 @@ func each(ctx context.Context, n int, do func(ctx context.Context, i int) error)
 	return group.Wait()
 }
 
-// expireAtOnce measures how late the bindings of grants are gone that all expire in the same second.
+// expireAtOnce measures how late the bindings of grants are gone that all expire in the same second, in turn with a bare
+// client that deletes as many.
 func (b *bench) expireAtOnce(ctx context.Context, o options) error {
-	say("\n%d grants that expire in one second", o.storm)
-	floor, err := b.deleteBare(ctx, o.storm)
-	if err != nil {
-		return err
+	say("\n%d grants that expire in one second, %d rounds", o.storm, o.storms)
+	var late, floor [3]sample
+	margin := 15*time.Second + time.Duration(o.storm)*50*time.Millisecond
+	for round := 0; round < o.storms; {
+		bare, err := b.deleteBare(ctx, round, o.storm)
+		if err != nil {
+			return err
+		}
+		gone, err := b.expireOnce(ctx, fmt.Sprintf("expire-%d-%d-", round, margin/time.Second), o.storm, time.Now().Add(margin).Truncate(time.Second))
+		if errors.Is(err, errTooLate) && margin < patience*4 {
+			margin *= 2
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		say("  round %d: 99%% of the bindings gone after %s, floor %s", round+1, ms(gone.at(0.99)), ms(bare.at(0.99)))
+		for i, quantile := range []float64{0.5, 0.99, 1} {
+			late[i], floor[i] = append(late[i], gone.at(quantile)), append(floor[i], bare.at(quantile))
+		}
+		round++
 	}
-	end := time.Now().Add(20*time.Second + time.Duration(o.storm)*40*time.Millisecond).Truncate(time.Second)
-	if err := each(ctx, o.storm, func(ctx context.Context, i int) error {
-		grant := newGrant(fmt.Sprintf("expire-%d", i), "")
+	compare("50% of the bindings gone after the instant", late[0], floor[0], "no bar")
+	compare("99% of the bindings gone after the instant", late[1], floor[1], "bar: 1.25")
+	compare("all bindings gone after the instant", late[2], floor[2], "no bar")
+	return nil
+}
+
+// errTooLate says that grants were not yet open when they were to expire.
+var errTooLate = errors.New("they were not all active in time")
+
+// expireOnce applies grants that all end at one instant, and says how long after it each of their bindings was gone.
+func (b *bench) expireOnce(ctx context.Context, prefix string, n int, end time.Time) (sample, error) {
+	if err := each(ctx, n, func(ctx context.Context, i int) error {
+		grant := newGrant(fmt.Sprintf("%s%d", prefix, i), "")
 		at := metav1.NewTime(end)
 		grant.Spec.ExpirationTime = &at
 		return b.tess.Create(ctx, grant)
 	}); err != nil {
-		return fmt.Errorf("apply grants: %w", err)
+		return nil, fmt.Errorf("apply grants: %w", err)
 	}
-	if err := b.untilActive(ctx, "expire-", o.storm); err != nil {
-		return err
+	// Two seconds before the end nothing but the waiting is under way, as for the bare client.
+	inTime, cancel := context.WithDeadline(ctx, end.Add(-2*time.Second))
+	defer cancel()
+	if err := b.untilActive(inTime, prefix, n); err != nil {
+		if inTime.Err() != nil && ctx.Err() == nil {
+			say("  %v", err)
+			return nil, errors.Join(errTooLate, b.untilReleased(ctx, prefix))
+		}
+		return nil, err
 	}
-	say("  all are active %s before they expire", time.Until(end).Round(time.Second))
-	if time.Until(end) < time.Second {
-		return errors.New("they were not all active in time: give fewer with -storm")
-	}
-	late, err := b.watchDeletions(ctx, o.storm*len(roles), end)
+	late, err := b.watchDeletions(ctx, prefix, n*len(roles), end)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	say("%-46s 50%% %8s  99%% %8s  all %8s", "bindings gone after the instant", ms(late.at(0.5)), ms(late.at(0.99)), ms(late.at(1)))
-	say("%-46s 50%% %8s  99%% %8s  all %8s", "  floor: a bare client deletes them", ms(floor.at(0.5)), ms(floor.at(0.99)), ms(floor.at(1)))
-	say("%-46s %.2f (bar: 1.25)", "  ratio at 99%", float64(late.at(0.99))/float64(floor.at(0.99)))
-	return nil
+	return late, b.untilReleased(ctx, prefix)
 }
 
 // deleteBare deletes as many bindings as the grants have, with the operator's concurrency, and says when each was gone.
-func (b *bench) deleteBare(ctx context.Context, n int) (sample, error) {
+func (b *bench) deleteBare(ctx context.Context, round, n int) (sample, error) {
+	name := func(i int) string { return fmt.Sprintf("bare-storm-%d-%d", round, i) }
 	if err := each(ctx, n, func(ctx context.Context, i int) error {
 		for _, role := range roles {
-			if err := b.admin.Create(ctx, bareBinding(fmt.Sprintf("storm-%d", i), role)); err != nil {
+			if err := b.admin.Create(ctx, bareBinding(name(i), role)); client.IgnoreAlreadyExists(err) != nil {
 				return err
 			}
 		}
@@ -81,7 +109,7 @@ func (b *bench) deleteBare(ctx context.Context, n int) (sample, error) {
 	took, started := make(sample, n*len(roles)), time.Now()
 	err := each(ctx, n, func(ctx context.Context, i int) error {
 		for j, role := range roles {
-			if err := b.admin.Delete(ctx, bareBinding(fmt.Sprintf("storm-%d", i), role)); err != nil {
+			if err := b.admin.Delete(ctx, bareBinding(name(i), role)); err != nil {
 				return err
 			}
 			took[i*len(roles)+j] = time.Since(started)
@@ -91,8 +119,8 @@ func (b *bench) deleteBare(ctx context.Context, n int) (sample, error) {
 	return took, err
 }
 
-// watchDeletions says how long after an instant each of n managed bindings was gone.
-func (b *bench) watchDeletions(ctx context.Context, n int, since time.Time) (sample, error) {
+// watchDeletions says how long after an instant each of n bindings of grants with a prefix was gone.
+func (b *bench) watchDeletions(ctx context.Context, prefix string, n int, since time.Time) (sample, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Until(since)+patience)
 	defer cancel()
 	list := &rbacv1.RoleBindingList{}
@@ -108,7 +136,7 @@ func (b *bench) watchDeletions(ctx context.Context, n int, since time.Time) (sam
 	defer events.Stop()
 	var late sample
 	for event := range events.ResultChan() {
-		if event.Type == watch.Deleted {
+		if event.Type == watch.Deleted && strings.HasPrefix(event.Object.(*rbacv1.RoleBinding).Labels[v1alpha1.LabelGrant], prefix) {
 			if late = append(late, time.Since(since)); len(late) == n {
 				return late, nil
 			}
@@ -119,62 +147,118 @@ func (b *bench) watchDeletions(ctx context.Context, n int, since time.Time) (sam
 
 // untilActive waits until grants with a prefix are active.
 func (b *bench) untilActive(ctx context.Context, prefix string, n int) error {
+	return b.untilAll(ctx, fmt.Sprintf("%d grants are active", n), func(ctx context.Context) (int, error) {
+		active, err := b.count(ctx, prefix, func(g *v1alpha1.SupportAccessGrant) bool {
+			return meta.IsStatusConditionTrue(g.Status.Conditions, v1alpha1.ConditionActive)
+		})
+		return n - active, err
+	})
+}
+
+// untilReleased waits until the operator holds no grant with a prefix any more.
+func (b *bench) untilReleased(ctx context.Context, prefix string) error {
+	return b.untilAll(ctx, "the grants have ended", func(ctx context.Context) (int, error) {
+		return b.count(ctx, prefix, func(g *v1alpha1.SupportAccessGrant) bool { return len(g.Finalizers) > 0 })
+	})
+}
+
+// untilAll waits until none is left, looking seldom enough not to be in the way.
+func (b *bench) untilAll(ctx context.Context, what string, left func(context.Context) (int, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Minute)
 	defer cancel()
+	missing := -1
 	for {
-		grants := &v1alpha1.SupportAccessGrantList{}
-		if err := b.admin.List(ctx, grants, client.InNamespace(tenant)); err != nil {
-			return fmt.Errorf("list grants: %w", err)
-		}
-		active := 0
-		for i := range grants.Items {
-			g := &grants.Items[i]
-			if strings.HasPrefix(g.Name, prefix) && meta.IsStatusConditionTrue(g.Status.Conditions, v1alpha1.ConditionActive) {
-				active++
-			}
-		}
-		if active == n {
+		n, err := left(ctx)
+		if err == nil && n == 0 {
 			return nil
+		}
+		if err == nil {
+			missing = n
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%d of %d grants are active: %w", active, n, ctx.Err())
+			return fmt.Errorf("wait until %s: %d are missing: %w", what, missing, ctx.Err())
 		case <-time.After(time.Second):
+		}
+		if err != nil && ctx.Err() == nil {
+			return fmt.Errorf("wait until %s: %w", what, err)
 		}
 	}
 }
 
-// revokeInStorm measures a revocation while many grants are being opened.
+// count says how many grants with a prefix are as asked, from one list in pages, which costs the API server least.
+func (b *bench) count(ctx context.Context, prefix string, is func(*v1alpha1.SupportAccessGrant) bool) (int, error) {
+	n, grants := 0, &v1alpha1.SupportAccessGrantList{}
+	for next := true; next; next = grants.Continue != "" {
+		if err := b.admin.List(ctx, grants, client.InNamespace(tenant), client.Limit(500), client.Continue(grants.Continue)); err != nil {
+			return 0, fmt.Errorf("list grants: %w", err)
+		}
+		for i := range grants.Items {
+			if g := &grants.Items[i]; strings.HasPrefix(g.Name, prefix) && is(g) {
+				n++
+			}
+		}
+	}
+	return n, nil
+}
+
+// revocations is how many grants are revoked in the storm.
+const revocations = 10
+
+// revokeInStorm measures revocations while many grants are being opened.
 func (b *bench) revokeInStorm(ctx context.Context, o options) error {
 	say("\nA revocation in the middle of %d grants that open", o.storm)
 	var quiet, stormy sample
-	for round := range 5 {
-		_, revoke, err := b.grantOnce(ctx, fmt.Sprintf("quiet-%d", round))
+	var victims []*opened
+	for round := range 2 * revocations {
+		g, err := b.openGrant(ctx, fmt.Sprintf("victim-%d", round))
+		if err != nil {
+			return err
+		}
+		if round >= revocations {
+			victims = append(victims, g)
+			continue
+		}
+		revoke, err := b.revokeGrant(ctx, g)
 		if err != nil {
 			return err
 		}
 		quiet = append(quiet, revoke)
 	}
 	storm, stormCtx := errgroup.WithContext(ctx)
-	var applied atomic.Int64
+	started := time.Now()
 	storm.Go(func() error {
-		return each(stormCtx, o.storm, func(ctx context.Context, i int) error {
-			applied.Add(1)
+		err := each(stormCtx, o.storm, func(ctx context.Context, i int) error {
 			return b.tess.Create(ctx, newGrant(fmt.Sprintf("storm-%d", i), "1h"))
 		})
+		say("  applied in %s", time.Since(started).Round(time.Second))
+		return err
 	})
-	for round := 0; round < 5 && applied.Load() < int64(o.storm); round++ {
-		_, revoke, err := b.grantOnce(ctx, fmt.Sprintf("stormy-%d", round))
-		if err != nil {
-			return err
+	over := make(chan struct{})
+	storm.Go(func() error {
+		defer close(over)
+		return b.untilActive(stormCtx, "storm-", o.storm)
+	})
+	for _, g := range victims {
+		select {
+		case <-over:
+		case <-time.After(time.Duration(o.storm) * 2 * time.Millisecond):
+			revoke, err := b.revokeGrant(ctx, g)
+			if err != nil {
+				return err
+			}
+			stormy = append(stormy, revoke)
 		}
-		stormy = append(stormy, revoke)
 	}
 	if err := storm.Wait(); err != nil {
-		return fmt.Errorf("apply grants: %w", err)
+		return fmt.Errorf("open grants: %w", err)
+	}
+	say("  opened in %s, with %d revocations meanwhile", time.Since(started).Round(time.Second), len(stormy))
+	if len(stormy) == 0 {
+		return errors.New("the storm was over before anything was revoked: give more with -storm")
 	}
 	compare("revoke -> refused, in the storm", stormy, quiet, "bar: 3 of the quiet one")
-	return b.untilActive(ctx, "storm-", o.storm)
+	return nil
 }
 
 // holdMany measures the operator's memory with many active grants, and what it writes when nothing happens.

@@ -32,7 +32,11 @@ func (b *bench) countWrites(ctx context.Context) error {
 		return err
 	}
 	const name = "counted"
-	if _, _, err := b.grantOnce(ctx, name); err != nil {
+	g, err := b.openGrant(ctx, name)
+	if err != nil {
+		return err
+	}
+	if _, err := b.revokeGrant(ctx, g); err != nil {
 		return err
 	}
 	if err := b.until(ctx, "the grant is gone", func(ctx context.Context) (bool, error) {
@@ -77,8 +81,12 @@ func (b *bench) writes() ([]write, error) {
 			if ref.Subresource != "" {
 				resource += "/" + ref.Subresource
 			}
+			what := event.Verb + " " + resource
+			if status := event.ResponseStatus; status != nil && status.Code >= 300 {
+				what += fmt.Sprintf(" -> %d", status.Code)
+			}
 			out = append(out, write{
-				what: event.Verb + " " + resource, began: event.RequestReceivedTimestamp.Time,
+				what: what, began: event.RequestReceivedTimestamp.Time,
 				took: event.StageTimestamp.Sub(event.RequestReceivedTimestamp.Time),
 			})
 		}
