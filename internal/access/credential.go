@@ -51,6 +51,8 @@ type Credential struct {
 	SecretName string
 	// Encrypted is the kubeconfig encrypted to the engineer's public key, if one was given.
 	Encrypted string
+	// Hash is the hash of the credential, with the transport Gateway.
+	Hash string
 	// Expiration is when the credential dies of itself.
 	Expiration time.Time
 }
@@ -133,10 +135,15 @@ func (k Keeper) issue(ctx context.Context, order Order, engineer v1alpha1.Engine
 	if err := until.check(k.Clock.Now()); err != nil {
 		return Credential{}, err
 	}
-	account, secret := identity(order, engineer.Name), credential(order, engineer.Name)
+	secret := credential(order, engineer.Name)
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() error { return k.ensureReader(groupCtx, order, engineer.Name) })
-	group.Go(func() error { return k.ensureCredential(groupCtx, order, engineer, account, secret) })
+	group.Go(func() error {
+		if order.Transport == v1alpha1.TransportGateway {
+			return k.ensureOpaque(groupCtx, order, engineer, secret)
+		}
+		return k.ensureCredential(groupCtx, order, engineer, identity(order, engineer.Name), secret)
+	})
 	if err := group.Wait(); err != nil {
 		return Credential{}, err
 	}
@@ -237,17 +244,8 @@ func (k Keeper) fill(ctx context.Context, order Order, engineer v1alpha1.Enginee
 	if dies := status.ExpirationTimestamp.Time; dies.After(now.Add(Lifetime(order.Expiration, now) + tolerance)) {
 		return fmt.Errorf("ask for a token for %q: the API server gave one until %s, longer than the grant", engineer.Name, dies.UTC().Format(time.RFC3339))
 	}
-	plain, err := kubeconfig(order, engineer.Name, status.Token)
-	if err != nil {
+	if secret.Data, err = sealed(order, engineer, status.Token); err != nil {
 		return err
-	}
-	secret.Data = map[string][]byte{KeyKubeconfig: plain}
-	if engineer.PublicKey != "" {
-		encrypted, err := encrypt(engineer.PublicKey, plain)
-		if err != nil {
-			return fmt.Errorf("encrypt the kubeconfig of %q: %w", engineer.Name, err)
-		}
-		secret.Data = map[string][]byte{KeyEncryptedKubeconfig: encrypted}
 	}
 	secret.Annotations[AnnotationIssued] = now.UTC().Format(time.RFC3339)
 	secret.Annotations[AnnotationExpiration] = status.ExpirationTimestamp.UTC().Format(time.RFC3339)
@@ -267,6 +265,22 @@ func (k Keeper) token(ctx context.Context, account *corev1.ServiceAccount, secre
 		return authenticationv1.TokenRequestStatus{}, err
 	}
 	return request.Status, nil
+}
+
+// sealed returns what a credential Secret holds: the kubeconfig, encrypted where a public key is given.
+func sealed(order Order, engineer v1alpha1.Engineer, token string) (map[string][]byte, error) {
+	plain, err := kubeconfig(order, engineer.Name, token)
+	if err != nil {
+		return nil, err
+	}
+	if engineer.PublicKey == "" {
+		return map[string][]byte{KeyKubeconfig: plain}, nil
+	}
+	encrypted, err := encrypt(engineer.PublicKey, plain)
+	if err != nil {
+		return nil, fmt.Errorf("encrypt the kubeconfig of %q: %w", engineer.Name, err)
+	}
+	return map[string][]byte{KeyEncryptedKubeconfig: encrypted}, nil
 }
 
 // encrypt returns an armored age file that only the holder of the private key can read.
@@ -295,7 +309,12 @@ func encrypt(publicKey string, plain []byte) ([]byte, error) {
 
 func credentialOf(order Order, engineer v1alpha1.Engineer, secret *corev1.Secret) Credential {
 	_, dies, _ := CredentialTimes(secret)
-	c := Credential{Engineer: engineer.Name, Username: Username(order.Grant, engineer.Name), Expiration: dies}
+	if order.Transport == v1alpha1.TransportGateway {
+		dies = order.Expiration
+	}
+	c := Credential{
+		Engineer: engineer.Name, Username: order.people().Username(engineer.Name), Expiration: dies, Hash: HashOf(secret),
+	}
 	if engineer.PublicKey == "" {
 		c.SecretName = secret.Name
 	} else {
