@@ -25,7 +25,7 @@ const (
 // generate returns every generated file by its path under root.
 func generate(root string) (map[string][]byte, error) {
 	files := map[string][]byte{}
-	for _, add := range []func(string, map[string][]byte) error{addCRDs, addAdmission, addRoles, addController, addSchema} {
+	for _, add := range []func(string, map[string][]byte) error{addCRDs, addAdmission, addRoles, addController, addGateway, addSchema} {
 		if err := add(root, files); err != nil {
 			return nil, err
 		}

@@ -24,6 +24,9 @@ const (
 	usersTemplated  = `'{{ range .Values.extraSystemUsers }}, '{{ . }}'{{ end }}]"`
 	offeredRoles    = "  resourceNames: [support-access-configuration, support-access-diagnostics]"
 	offeredTemplate = `  resourceNames: {{ .Values.offeredRoles | toJson }}`
+	gatewaySecret   = "  resourceNames: [support-access-gateway-tls]\n  verbs: [get, update]"
+	secretTemplate  = `  resourceNames: [{{ include "support-access.gatewaySecret" . }}]` + "\n" +
+		`  verbs: [get{{ if eq .Values.gateway.tls.mode "SelfMade" }}, update{{ end }}]`
 )
 
 func parse(source string, content []byte) manifest {
@@ -163,6 +166,16 @@ func (m manifest) binding() (manifest, error) {
 	if rules != 1 {
 		return m, fmt.Errorf("%s: %d lines read %q, wanted one", m.source, rules, strings.TrimSpace(offeredRoles))
 	}
+	return m, nil
+}
+
+// certifying lets the controller read the certificate of the values, and write it where it makes it.
+func (m manifest) certifying() (manifest, error) {
+	text := strings.Join(m.lines, "\n")
+	if found := strings.Count(text, gatewaySecret); found != 1 {
+		return m, fmt.Errorf("%s: %d rules read %q, wanted one", m.source, found, gatewaySecret)
+	}
+	m.lines = strings.Split(strings.Replace(text, gatewaySecret, secretTemplate, 1), "\n")
 	return m, nil
 }
 

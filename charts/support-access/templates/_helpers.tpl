@@ -14,6 +14,26 @@ app.kubernetes.io/name: support-access
 app.kubernetes.io/component: controller
 {{- end }}
 
+{{/* The labels by which the gateway's pods are found. They never change. */}}
+{{- define "support-access.gatewaySelector" -}}
+app.kubernetes.io/name: support-access
+app.kubernetes.io/component: gateway
+{{- end }}
+
+{{/* The Secret with the gateway's certificate. */}}
+{{- define "support-access.gatewaySecret" -}}
+{{ .Values.gateway.tls.secretName | default "support-access-gateway-tls" }}
+{{- end }}
+
+{{/* The name by which engineers' tools check the gateway's certificate. */}}
+{{- define "support-access.gatewayName" -}}
+{{- if .Values.gateway.tls.serverName -}}
+{{ .Values.gateway.tls.serverName }}
+{{- else if .Values.gateway.server -}}
+{{ regexReplaceAll ":[0-9]+$" (urlParse .Values.gateway.server).host "" }}
+{{- end }}
+{{- end }}
+
 {{- define "support-access.image" -}}
 {{- if .Values.image.digest -}}
 {{ .Values.image.repository }}@{{ .Values.image.digest }}
@@ -75,11 +95,43 @@ priorityClassName: {{ . }}
 {{- if and .Values.cluster.caBundle (not .Values.cluster.server) }}
 {{- fail "cluster.caBundle: give cluster.server too: the certificates are those of that address" }}
 {{- end }}
+{{- include "support-access.validateGateway" . }}
 {{- if .Values.defaultPolicy.create }}
 {{- range .Values.defaultPolicy.spec.roles }}
 {{- if not (has .name $.Values.offeredRoles) }}
 {{- fail (printf "defaultPolicy.spec.roles: %s is not among offeredRoles: the controller could not bind it" .name) }}
 {{- end }}
 {{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "support-access.validateGateway" -}}
+{{- with .Values.gateway }}
+{{- if .enabled }}
+{{- if and (eq .tls.mode "Secret") (not .tls.secretName) }}
+{{- fail "gateway.tls.secretName: name the Secret with the gateway's certificate, or choose another gateway.tls.mode" }}
+{{- end }}
+{{- if and (eq .tls.mode "SelfMade") .tls.secretName (ne .tls.secretName "support-access-gateway-tls") }}
+{{- fail "gateway.tls.secretName: with mode SelfMade the Secret is support-access-gateway-tls: leave it empty" }}
+{{- end }}
+{{- if and (eq .tls.mode "CertManager") (not .tls.issuerRef.name) }}
+{{- fail "gateway.tls.issuerRef.name: name the issuer of the gateway's certificate" }}
+{{- end }}
+{{- if and (eq .tls.mode "CertManager") (not .server) (not .tls.serverName) }}
+{{- fail "gateway.server: give it, or gateway.tls.serverName: cert-manager is to be asked for a name" }}
+{{- end }}
+{{- if and .caBundle (not .server) }}
+{{- fail "gateway.caBundle: give gateway.server too: the certificates are those of that address" }}
+{{- end }}
+{{- if and .audit.persistence.enabled (gt (int .replicas) 1) }}
+{{- fail "gateway.replicas: with gateway.audit.persistence there is one replica: each needs a log of its own" }}
+{{- end }}
+{{- if and .service.nodePort (eq .service.type "ClusterIP") }}
+{{- fail "gateway.service.nodePort: needs gateway.service.type NodePort or LoadBalancer" }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if and .Values.defaultPolicy.create (has "Gateway" .Values.defaultPolicy.spec.transports) (not (and .Values.gateway.enabled .Values.gateway.server)) }}
+{{- fail "defaultPolicy.spec.transports: Gateway needs gateway.enabled and gateway.server: where do engineers reach it?" }}
 {{- end }}
 {{- end }}
