@@ -128,6 +128,9 @@ func engineersOf(s *sight, verdict lifecycle.Verdict, done outcome) []v1alpha1.E
 	var out []v1alpha1.EngineerStatus
 	for _, name := range verdict.Engineers {
 		if e, ok := known[name]; ok {
+			if s.throughGateway() {
+				e = throughGatewayStatus(e, verdict)
+			}
 			out = append(out, e)
 		}
 	}
@@ -137,7 +140,7 @@ func engineersOf(s *sight, verdict lifecycle.Verdict, done outcome) []v1alpha1.E
 func engineerStatus(c access.Credential) v1alpha1.EngineerStatus {
 	dies := metav1.NewTime(c.Expiration)
 	e := v1alpha1.EngineerStatus{
-		Name: c.Engineer, Username: c.Username, CredentialExpirationTime: &dies, EncryptedKubeconfig: c.Encrypted,
+		Name: c.Engineer, Username: c.Username, CredentialExpirationTime: &dies, CredentialHash: c.Hash, EncryptedKubeconfig: c.Encrypted,
 	}
 	if c.SecretName != "" {
 		e.CredentialSecretRef = &v1alpha1.SecretKeyReference{

@@ -36,9 +36,9 @@ type Admission interface {
 	InForce() (since time.Time, pending string)
 }
 
-// Addresses says how engineers reach the API server.
+// Addresses says how engineers reach the API server, or the gateway.
 type Addresses interface {
-	// Cluster returns the address and the CA, or an error that says what a person must set.
+	// Cluster returns the address and the CA, or an error that says what is missing or what a person must set.
 	Cluster(ctx context.Context) (access.Cluster, error)
 }
 
@@ -54,6 +54,8 @@ type Reconciler struct {
 	Admission Admission
 	// Addresses says how engineers reach the API server.
 	Addresses Addresses
+	// Gateway says how engineers reach the gateway.
+	Gateway Addresses
 	// Counters count what is done, where there are any.
 	Counters *metrics.Counters
 	// Recorder announces changes as Kubernetes Events.

@@ -24,9 +24,6 @@ func judge(s *sight) {
 		return
 	}
 	s.world.Refusals = review.Sentences(review.Opening(input))
-	if s.transport() == v1alpha1.TransportGateway {
-		s.world.Refusals = append(s.world.Refusals, "spec.transport: Gateway: this version of the operator has no gateway: use Direct")
-	}
 	for i, e := range s.grant.Spec.Engineers {
 		if e.PublicKey == "" {
 			continue

@@ -358,12 +358,16 @@ func (s *sight) roleNames() []string {
 	return s.grant.Spec.Roles
 }
 
-// seeAddress asks how engineers reach the API server, for a grant that is yet to open.
+// seeAddress asks how engineers reach the API server, or the gateway, for a grant that is yet to open.
 func (r *Reconciler) seeAddress(ctx context.Context, s *sight) error {
 	if s.record != nil && s.foreign {
 		return nil
 	}
-	cluster, err := r.Addresses.Cluster(ctx)
+	addresses := r.Addresses
+	if s.throughGateway() {
+		addresses = r.Gateway
+	}
+	cluster, err := addresses.Cluster(ctx)
 	if err != nil {
 		s.world.Missing = append(s.world.Missing, err.Error())
 	}
@@ -458,6 +462,12 @@ func (r *Reconciler) seeLostCredentials(ctx context.Context, s *sight, engineers
 		secretLost, err := r.lost(ctx, "Secret", name, s.credentials)
 		if err != nil {
 			return err
+		}
+		if s.throughGateway() {
+			if secretLost {
+				s.world.LostCredentials = append(s.world.LostCredentials, engineer)
+			}
+			continue
 		}
 		accountLost, err := r.lost(ctx, "ServiceAccount", name, s.accounts)
 		if err != nil {

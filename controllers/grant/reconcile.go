@@ -304,6 +304,7 @@ func (r *Reconciler) liveRecord(ctx context.Context, known *v1alpha1.SupportAcce
 func (s *sight) order(verdict lifecycle.Verdict) access.Order {
 	order := access.Order{
 		Grant:      s.record.Spec.Grant,
+		Transport:  s.record.Spec.Transport,
 		GrantedBy:  s.record.Spec.GrantedBy,
 		Roles:      s.record.Spec.Roles,
 		Namespaces: verdict.Namespaces,
@@ -364,6 +365,9 @@ func (s *sight) mustTakeOff(verdict lifecycle.Verdict) bool {
 func (r *Reconciler) renew(ctx context.Context, s *sight, verdict lifecycle.Verdict) outcome {
 	var done outcome
 	order := s.order(verdict)
+	if s.throughGateway() {
+		return r.tell(ctx, s, order)
+	}
 	for _, engineer := range order.Engineers {
 		renewal := access.Renewal{Reissue: true}
 		if secret := s.credentials[access.IdentityName(order.Grant, engineer.Name)]; secret != nil {

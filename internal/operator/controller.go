@@ -45,6 +45,7 @@ type Options struct {
 	HealthAddress    string
 	ClusterServer    string
 	ClusterCABundle  string
+	Gateway          ReachOptions
 	RecordRetention  time.Duration
 	ExtraSystemUsers []string
 	Stamp            string
@@ -76,6 +77,7 @@ func ControllerCommand(version string) *cobra.Command {
 	flags.StringVar(&o.HealthAddress, "health-probe-bind-address", ":8081", "address of /healthz and /readyz; 0 for none")
 	flags.StringVar(&o.ClusterServer, "cluster-server", "", "URL at which engineers reach the API server; empty to read kube-public/cluster-info")
 	flags.StringVar(&o.ClusterCABundle, "cluster-ca-bundle", "", "file with the PEM bundle by which engineers know the API server; empty to read kube-public/cluster-info, or the system's")
+	o.Gateway.bind(flags)
 	flags.DurationVar(&o.RecordRetention, "record-retention", 400*24*time.Hour, "how long a record is kept after its grant ended")
 	flags.StringSliceVar(&o.ExtraSystemUsers, "extra-system-users", nil, "users of the control plane whom the admission policies except besides the usual ones")
 	flags.StringVar(&o.Stamp, "stamp", stampPolicy, "who writes grantedBy into a grant: Policy (a MutatingAdmissionPolicy) or Manifest (whoever applies it)")
@@ -210,6 +212,10 @@ func AddControllers(ctx context.Context, mgr ctrl.Manager, o Options, version st
 		}
 	}
 	now, live := clock.RealClock{}, mgr.GetAPIReader()
+	gateway, err := o.Gateway.address(live, now)
+	if err != nil {
+		return err
+	}
 	counters, err := metrics.NewCounters(ctrlmetrics.Registry, version)
 	if err != nil {
 		return fmt.Errorf("register metrics: %w", err)
@@ -229,6 +235,7 @@ func AddControllers(ctx context.Context, mgr ctrl.Manager, o Options, version st
 		Client: policyClient{Client: mgr.GetClient(), cache: mgr.GetCache(), live: live}, Live: live, Clock: now, Workers: o.Workers, Woken: woken, Admission: watch, Counters: counters,
 		Keeper:    access.Keeper{Client: mgr.GetClient(), Live: live, Clock: now},
 		Addresses: &access.Addresses{Told: access.Cluster{Server: o.ClusterServer, CABundle: bundle}, Live: live, Clock: now},
+		Gateway:   gateway,
 		Recorder:  mgr.GetEventRecorder("support-access"),
 	}
 	if err := grants.SetupWithManager(ctx, mgr); err != nil {

@@ -1,0 +1,44 @@
+package operator
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/spf13/pflag"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"supportaccess.dev/operator/internal/access"
+)
+
+// ReachOptions are what the controller can be told of how engineers reach the gateway.
+type ReachOptions struct {
+	Server        string
+	CABundle      string
+	TLSServerName string
+	TLSSecret     string
+	TLSSelfMade   bool
+}
+
+func (o *ReachOptions) bind(flags *pflag.FlagSet) {
+	flags.StringVar(&o.Server, "gateway-server", "", "URL at which engineers reach the gateway; empty where there is none")
+	flags.StringVar(&o.CABundle, "gateway-ca-bundle", "", "file with the PEM bundle by which engineers know the gateway; empty to read ca.crt of --gateway-tls-secret, or the system's")
+	flags.StringVar(&o.TLSServerName, "gateway-tls-server-name", "", "name that the gateway's certificate bears, where it is not that of --gateway-server")
+	flags.StringVar(&o.TLSSecret, "gateway-tls-secret", "", "Secret in the operator's namespace with the gateway's certificate")
+	flags.BoolVar(&o.TLSSelfMade, "gateway-tls-self-made", false, "make that certificate and renew it")
+}
+
+// address returns how engineers reach the gateway.
+func (o *ReachOptions) address(live client.Reader, now clock.PassiveClock) (*access.GatewayAddress, error) {
+	address := &access.GatewayAddress{
+		Told: access.Cluster{Server: o.Server, TLSServerName: o.TLSServerName}, TLSSecret: o.TLSSecret, Live: live, Clock: now,
+	}
+	if o.CABundle != "" {
+		bundle, err := os.ReadFile(o.CABundle)
+		if err != nil {
+			return nil, fmt.Errorf("read --gateway-ca-bundle: %w", err)
+		}
+		address.Told.CABundle = bundle
+	}
+	return address, nil
+}
