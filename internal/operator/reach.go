@@ -8,6 +8,7 @@ import (
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/internal/access"
 )
 
@@ -31,7 +32,7 @@ func (o *ReachOptions) bind(flags *pflag.FlagSet) {
 // address returns how engineers reach the gateway.
 func (o *ReachOptions) address(live client.Reader, now clock.PassiveClock) (*access.GatewayAddress, error) {
 	address := &access.GatewayAddress{
-		Told: access.Cluster{Server: o.Server, TLSServerName: o.TLSServerName}, TLSSecret: o.TLSSecret, Live: live, Clock: now,
+		Told: access.Cluster{Server: o.Server, TLSServerName: o.serverName()}, TLSSecret: o.TLSSecret, Live: live, Clock: now,
 	}
 	if o.CABundle != "" {
 		bundle, err := os.ReadFile(o.CABundle)
@@ -41,4 +42,15 @@ func (o *ReachOptions) address(live client.Reader, now clock.PassiveClock) (*acc
 		address.Told.CABundle = bundle
 	}
 	return address, nil
+}
+
+// selfMadeName is the name that a self-made certificate bears, whatever the address: it never changes.
+const selfMadeName = "support-access-gateway." + v1alpha1.SystemNamespace + ".svc"
+
+// serverName returns the name that the gateway's certificate bears, empty where it bears that of the URL.
+func (o *ReachOptions) serverName() string {
+	if o.TLSServerName == "" && o.TLSSelfMade {
+		return selfMadeName
+	}
+	return o.TLSServerName
 }
