@@ -54,6 +54,8 @@ type Reconciler struct {
 	Admission Admission
 	// Addresses says how engineers reach the API server.
 	Addresses Addresses
+	// Binder says which roles the operator may bind. Without one it finds out when it tries.
+	Binder Binder
 	// Gateway says how engineers reach the gateway.
 	Gateway Addresses
 	// Counters count what is done, where there are any.

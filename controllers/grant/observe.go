@@ -124,6 +124,9 @@ func (r *Reconciler) weigh(ctx context.Context, reader client.Reader, s *sight) 
 	if err := r.seeRoles(ctx, reader, s); err != nil {
 		return err
 	}
+	if err := r.seeOffered(ctx, s); err != nil {
+		return err
+	}
 	if err := r.seeAddress(ctx, s); err != nil {
 		return err
 	}

@@ -138,6 +138,11 @@ func (r *Reconciler) settle(ctx context.Context, s *sight, verdict lifecycle.Ver
 	if s.record == nil {
 		return outcome{problem: r.createRecord(ctx, s, verdict)}
 	}
+	if verdict.Wants == lifecycle.WantsNothing {
+		if err := r.dropBegun(ctx, s); err != nil {
+			return outcome{problem: err}
+		}
+	}
 	if err := r.dropRemoved(ctx, s, verdict); err != nil {
 		return outcome{problem: err}
 	}

@@ -235,6 +235,7 @@ func AddControllers(ctx context.Context, mgr ctrl.Manager, o Options, version st
 		Client: policyClient{Client: mgr.GetClient(), cache: mgr.GetCache(), live: live}, Live: live, Clock: now, Workers: o.Workers, Woken: woken, Admission: watch, Counters: counters,
 		Keeper:    access.Keeper{Client: mgr.GetClient(), Live: live, Clock: now},
 		Addresses: &access.Addresses{Told: access.Cluster{Server: o.ClusterServer, CABundle: bundle}, Live: live, Clock: now},
+		Binder:    &access.Binder{Client: mgr.GetClient(), Clock: now},
 		Gateway:   gateway,
 		Recorder:  mgr.GetEventRecorder("support-access"),
 	}

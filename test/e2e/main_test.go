@@ -49,6 +49,8 @@ const (
 	roleWidens  = "e2e-widens"
 	roleWild    = "e2e-wild"
 	roleNever   = "e2e-never"
+	// roleUnoffered is one that the controller may not bind.
+	roleUnoffered = "e2e-unoffered"
 )
 
 // longestRole has the longest name that a ClusterRole of a grant can have.
@@ -94,7 +96,10 @@ func newWorld(t testing.TB) *world.World {
 }
 
 func values() map[string]any {
-	return map[string]any{"offeredRoles": offered(), "log": map[string]any{"level": "debug"}}
+	return map[string]any{
+		"offeredRoles": offered(), "log": map[string]any{"level": "debug"},
+		"gateway": map[string]any{"enabled": true, "server": gatewayServer},
+	}
 }
 
 func (o *operator) install(w *world.World) error {
@@ -116,7 +121,7 @@ func (o *operator) install(w *world.World) error {
 // lends is the ClusterRole of who may lend the test roles.
 func lends() *rbacv1.ClusterRole {
 	role := gen.ClusterRole(lender, gen.Rule(rbacv1.GroupName, []string{"clusterroles"}, []string{"bind"}))
-	role.Rules[0].ResourceNames = offered()
+	role.Rules[0].ResourceNames = append(offered(), roleUnoffered)
 	role.Labels = map[string]string{"rbac.authorization.k8s.io/aggregate-to-admin": "true"}
 	return role
 }

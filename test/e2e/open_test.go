@@ -284,6 +284,32 @@ func TestAGrantWhoseClusterRoleIsMissingOpensWhenItAppears(t *testing.T) {
 	mayRead(t, g.engineer(t), tn.namespace)
 }
 
+// A policy may offer what the installation does not: the controller holds bind on the chart's offeredRoles only.
+func TestAGrantOfARoleThatTheOperatorMayNotBindSaysWhatToMendAndOpensWhenItIs(t *testing.T) {
+	t.Parallel()
+	tn := newTenant(t, gen.Offering(v1alpha1.OfferedRole{Name: roleUnoffered}))
+	makeRole(t, tn.World, roleUnoffered, rules()...)
+	g := tn.grants(t, theGrant, gen.WithRoles(gen.Configuration, roleUnoffered))
+	mends(t, g, `spec.roles[1]: the operator may not bind ClusterRole "`+roleUnoffered+`": name it in offeredRoles of the chart`, func() {
+		lets := gen.ClusterRole(tn.Name("offers"), gen.Rule(rbacv1.GroupName, []string{"clusterroles"}, []string{"bind"}))
+		lets.Rules[0].ResourceNames = []string{roleUnoffered}
+		binding := &rbacv1.ClusterRoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: lets.Name},
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: lets.Name},
+			Subjects: []rbacv1.Subject{{
+				Kind: rbacv1.ServiceAccountKind, Namespace: v1alpha1.SystemNamespace, Name: v1alpha1.ControllerServiceAccount,
+			}},
+		}
+		for _, o := range []client.Object{lets, binding} {
+			if err := tn.Admin.Create(t.Context(), o); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = tn.Admin.Delete(context.Background(), o) })
+		}
+	})
+	mayRead(t, g.engineer(t), tn.namespace)
+}
+
 func TestAGrantWhoseNamespaceIsMissingOpensWhenItAppears(t *testing.T) {
 	t.Parallel()
 	tn := newTenant(t)
