@@ -57,7 +57,7 @@ func (a account) head(w io.Writer) {
 	line(w, "Grant:", g.Namespace+"/"+g.Name)
 	line(w, "State:", stateOf(g)+": "+saidOf(g))
 	line(w, a.endWord(), a.endText())
-	if g.Status.StartTime.After(a.now) {
+	if !g.Status.StartTime.IsZero() && g.Status.StartTime.After(a.now) {
 		line(w, "Opens:", utc(g.Status.StartTime)+", "+ago(g.Status.StartTime, a.now))
 	}
 	if g.Status.EndTime != nil {

@@ -133,7 +133,9 @@ func (d *Desk) namespace() (string, error) {
 }
 
 // say tells the person something beside what the command prints. Nobody can be told that it could not be said.
-func (d *Desk) say(format string, args ...any) { _, _ = fmt.Fprintf(d.Streams.ErrOut, format+"\n", args...) }
+func (d *Desk) say(format string, args ...any) {
+	_, _ = fmt.Fprintf(d.Streams.ErrOut, format+"\n", args...)
+}
 
 // whoAmI asks the API server for whom it takes the person.
 func whoAmI(ctx context.Context, c client.Client) (string, error) {

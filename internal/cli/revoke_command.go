@@ -188,7 +188,7 @@ func (r *revoking) await(ctx context.Context, c client.Client, decisions []*v1al
 		is: func(g *v1alpha1.SupportAccessGrant) bool { return r.isGone(g) },
 		told: func(g *v1alpha1.SupportAccessGrant) {
 			took := r.Clock.Since(started).Round(time.Millisecond)
-			r.say("%s: %s after %s", g.Name, r.whatIsGone(g), took)
+			r.say("%s: %s after %s", r.titleOf(g), r.whatIsGone(g), took)
 		},
 	})
 	if err != nil {
@@ -210,6 +210,14 @@ func (r *revoking) isGone(g *v1alpha1.SupportAccessGrant) bool {
 		return true
 	}
 	return r.asked.engineer != "" && isActive(g) && credentialOf(g, r.asked.engineer) == nil
+}
+
+// titleOf names a grant, with its namespace where there are several.
+func (r *revoking) titleOf(g *v1alpha1.SupportAccessGrant) string {
+	if r.asked.allNamespaces {
+		return g.Namespace + "/" + g.Name
+	}
+	return g.Name
 }
 
 func (r *revoking) whatIsGone(g *v1alpha1.SupportAccessGrant) string {
