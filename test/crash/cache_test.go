@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"supportaccess.dev/operator/api/v1alpha1"
@@ -44,17 +45,18 @@ func (c cached) List(ctx context.Context, list client.ObjectList, opts ...client
 	return c.wire.read(func() error { return c.cache.List(ctx, list, opts...) })
 }
 
-// mirror is the operator's own cache: the manager that main starts makes it, under the chart's ServiceAccount, with the
-// labels, namespaces and indexes of production. Tests wait until it has heard of what they and the operator write, so that
-// a run can be repeated; what comes of a cache that has not yet heard is a test of its own.
-type mirror struct {
-	client.Reader
-	admin client.Client
+// caches are two: the operator's own, as the manager that main starts makes it, under the chart's ServiceAccount, with the
+// labels, namespaces and indexes of production; and one that has everything, through which tests look. Tests wait until
+// both have heard of what they and the operator write, so that a run can be repeated; what comes of a cache that has not
+// yet heard is a test of its own.
+type caches struct {
+	operator, all client.Reader
+	admin         client.Client
 }
 
-// newMirror starts the cache. It ends with the tests of the package.
-func newMirror(ctx context.Context, config *rest.Config, admin client.Client) (*mirror, error) {
-	mgr, err := operator.NewManager(config, operator.Options{MetricsAddress: "0", HealthAddress: "0"})
+// newCaches starts the caches. They end with the tests of the package.
+func newCaches(ctx context.Context, controller, everybody *rest.Config, admin client.Client) (*caches, error) {
+	mgr, err := operator.NewManager(controller, operator.Options{MetricsAddress: "0", HealthAddress: "0"})
 	if err != nil {
 		return nil, err
 	}
@@ -62,44 +64,64 @@ func newMirror(ctx context.Context, config *rest.Config, admin client.Client) (*
 	if err := (&grant.Reconciler{Client: mgr.GetClient(), Workers: 1}).SetupWithManager(ctx, mgr); err != nil {
 		return nil, err
 	}
-	running, stop := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- mgr.GetCache().Start(running) }()
-	world.AtEnd(func() error { stop(); return <-ended })
-	if !mgr.GetCache().WaitForCacheSync(ctx) {
-		return nil, errors.New("the cache did not come to know what there is")
+	all, err := cache.New(everybody, cache.Options{Scheme: world.Scheme()})
+	if err != nil {
+		return nil, err
 	}
-	return &mirror{Reader: mgr.GetCache(), admin: admin}, nil
+	for _, c := range []cache.Cache{mgr.GetCache(), all} {
+		running, stop := context.WithCancel(context.Background())
+		ended := make(chan error, 1)
+		go func() { ended <- c.Start(running) }()
+		world.AtEnd(func() error { stop(); return <-ended })
+		if !c.WaitForCacheSync(ctx) {
+			return nil, errors.New("the cache did not come to know what there is")
+		}
+	}
+	return &caches{operator: mgr.GetCache(), all: all, admin: admin}, nil
 }
 
-// catchUpLimit bounds how long the cache may take to hear of a write.
+// catchUpLimit bounds how long a cache may take to hear of a write.
 const catchUpLimit = 30 * time.Second
 
-// catchUp waits until the cache has heard of what the API server has of an object now.
-func (m *mirror) catchUp(ctx context.Context, o client.Object) error {
-	kind, key := kindOf(o, m.admin.Scheme()), client.ObjectKeyFromObject(o)
-	if !slices.Contains(remembered, kind) {
+// catchUp waits until the caches have heard of what the API server has of an object now.
+func (c *caches) catchUp(ctx context.Context, o client.Object) error {
+	kind, key := kindOf(o, c.admin.Scheme()), client.ObjectKeyFromObject(o)
+	if !slices.Contains(remembered, kind) && kind != "Role" {
 		return nil
 	}
-	live, err := m.read(ctx, m.admin, kind, key)
+	live, err := c.read(ctx, c.admin, kind, key)
 	if err != nil {
 		return err
 	}
-	if live != nil && strings.HasSuffix(kind, "RoleBinding") && live.GetLabels()[v1alpha1.LabelManaged] != "true" {
-		return nil // Of bindings the cache has only the operator's.
-	}
-	return pollEvery(ctx, time.Millisecond, catchUpLimit, func() error {
-		known, err := m.read(ctx, m.Reader, kind, key)
-		if err != nil || isAsNew(known, live) {
+	for _, from := range []client.Reader{c.all, c.operator} {
+		if from == c.operator && !isKept(kind, live) {
+			continue
+		}
+		err := pollEvery(ctx, time.Millisecond, catchUpLimit, func() error {
+			known, err := c.read(ctx, from, kind, key)
+			if err != nil || isAsNew(known, live) {
+				return err
+			}
+			return fmt.Errorf("the cache has not yet heard of %s %s", kind, key)
+		})
+		if err != nil {
 			return err
 		}
-		return fmt.Errorf("the cache has not yet heard of %s %s", kind, key)
-	})
+	}
+	return nil
+}
+
+// isKept reports whether the operator's cache keeps an object: of bindings it has only the operator's, and no Roles.
+func isKept(kind string, live client.Object) bool {
+	if live != nil && strings.HasSuffix(kind, "RoleBinding") {
+		return live.GetLabels()[v1alpha1.LabelManaged] == "true"
+	}
+	return kind != "Role"
 }
 
 // read reads what a reader has of an object, nil where it has none.
-func (m *mirror) read(ctx context.Context, from client.Reader, kind string, key client.ObjectKey) (client.Object, error) {
-	o, err := m.blank(kind)
+func (c *caches) read(ctx context.Context, from client.Reader, kind string, key client.ObjectKey) (client.Object, error) {
+	o, err := c.blank(kind, from == c.operator)
 	if err != nil {
 		return nil, err
 	}
@@ -113,19 +135,21 @@ func (m *mirror) read(ctx context.Context, from client.Reader, kind string, key 
 	return o, nil
 }
 
-// blank is an object to read into, of the sort that the operator's cache keeps of a kind.
-func (m *mirror) blank(kind string) (client.Object, error) {
-	switch kind {
-	case "Secret", "ServiceAccount", "Namespace":
-		o := &metav1.PartialObjectMetadata{}
-		o.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind(kind))
-		return o, nil
-	}
+// blank is an object to read into. Of some kinds the operator's cache keeps only the metadata.
+func (c *caches) blank(kind string, forOperator bool) (client.Object, error) {
 	version := rbacv1.SchemeGroupVersion
-	if strings.HasPrefix(kind, "SupportAccess") {
+	switch {
+	case strings.HasPrefix(kind, "SupportAccess"):
 		version = v1alpha1.GroupVersion
+	case kind == "Secret" || kind == "ServiceAccount" || kind == "Namespace":
+		version = corev1.SchemeGroupVersion
+		if forOperator {
+			o := &metav1.PartialObjectMetadata{}
+			o.SetGroupVersionKind(version.WithKind(kind))
+			return o, nil
+		}
 	}
-	o, err := m.admin.Scheme().New(version.WithKind(kind))
+	o, err := c.admin.Scheme().New(version.WithKind(kind))
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,8 @@ type flow struct {
 	policy string
 	before func(*run)
 	acts   []func(*run)
+	// short says that the short run has it too.
+	short bool
 }
 
 func (f flow) policyName() string {
@@ -70,7 +72,7 @@ func flows() []flow {
 
 func givingFlows() []flow {
 	return []flow{
-		{name: "open", acts: []func(*run){applies()}},
+		{name: "open", acts: []func(*run){applies()}, short: true},
 		{name: "open for two engineers, one with a key", acts: []func(*run){applies(both, gen.WithPublicKey(ben, keyring.Recipient().String()))}},
 		{name: "open in two namespaces", acts: []func(*run){func(r *run) { r.grant(theGrant, inBoth(r)) }}},
 		{name: "open in the whole cluster", policy: "crash-wide", acts: []func(*run){applies(gen.WithCluster(), gen.WithRoles(gen.Configuration))}},
@@ -105,7 +107,7 @@ func givingFlows() []flow {
 
 func takingFlows() []flow {
 	return []flow{
-		{name: "closed by deletion", before: opened(), acts: []func(*run){deletes}},
+		{name: "closed by deletion", before: opened(), acts: []func(*run){deletes}, short: true},
 		{name: "closed by decision", before: opened(), acts: []func(*run){revokes}},
 		{name: "closed by a decision on the namespace", before: func(r *run) { r.grant("case-2"); opened()(r) }, acts: []func(*run){
 			func(r *run) { r.decide("stop", gen.RevokingNamespace()) },

@@ -52,7 +52,7 @@ func TestAGrantThatEndsWhileTheOperatorIsDeadIsNeverOpen(t *testing.T) {
 			s := inTheater(t)
 			quiet := s.play(t, f, nil, nil)
 			for k, write := range quiet.trace {
-				for _, e := range endsFor(k) {
+				for _, e := range ends() {
 					t.Run(fmt.Sprintf("%d %s is the last, then %s", k+1, write, e.name), func(t *testing.T) {
 						s.interrupt(t, f, &fault{how: killed, at: write}, quiet.trace, e)
 					})
@@ -60,15 +60,6 @@ func TestAGrantThatEndsWhileTheOperatorIsDeadIsNeverOpen(t *testing.T) {
 			}
 		})
 	}
-}
-
-// endsFor are all ends, in the short run one of them in turn.
-func endsFor(turn int) []end {
-	all := ends()
-	if testing.Short() {
-		return all[turn%len(all) : turn%len(all)+1]
-	}
-	return all
 }
 
 func (s *theater) interrupt(t *testing.T, f flow, kill *fault, trace []string, e end) {
@@ -102,9 +93,6 @@ func TestAnEngineerTakenOffWhileTheOperatorIsDeadLeavesTheOthersIn(t *testing.T)
 	f := flow{name: "opening", acts: []func(*run){applies(both)}}
 	quiet := s.play(t, f, nil, nil)
 	for k, write := range quiet.trace {
-		if testing.Short() && k%2 == 0 {
-			continue
-		}
 		t.Run(fmt.Sprintf("%d %s is the last", k+1, write), func(t *testing.T) {
 			r := s.newRun(t, "crash")
 			first := r.newLife(&fault{how: killed, at: write}, quiet.trace)
@@ -178,15 +166,12 @@ func (s *theater) stop(t *testing.T, f flow, write string, trace []string, e end
 // what is to be done; then it goes on. What remains is what remains of an undisturbed run.
 func TestALeaderThatWasStoppedInTheMiddleSpoilsNothing(t *testing.T) {
 	long(t)
-	for at, f := range flows() {
+	for _, f := range flows() {
 		t.Run(f.name, func(t *testing.T) {
 			s := inTheater(t)
 			restoreSpare(t, s)
 			quiet := s.play(t, f, nil, nil)
 			for k, write := range quiet.trace {
-				if testing.Short() && (at+k)%3 != 0 {
-					continue
-				}
 				t.Run(fmt.Sprintf("%d before %s", k+1, write), func(t *testing.T) {
 					restoreSpare(t, s)
 					s.overtake(t, f, write, quiet)

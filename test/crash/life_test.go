@@ -158,6 +158,13 @@ func (l *life) round() (writes int, wait time.Duration, err error) {
 	return writes, wait, err
 }
 
+// glance lets every reconciler look at everything once, whatever comes of it.
+func (l *life) glance() {
+	if _, _, err := l.round(); err != nil {
+		l.run.log("a round ended with %v", err)
+	}
+}
+
 // settle runs the process until nothing is left to do, and returns what was written. It returns early when the process was
 // killed.
 func (l *life) settle() []string {

@@ -60,8 +60,7 @@ type stage struct {
 	installation *world.Installation
 	guard        *guard.Guard
 	cluster      access.Cluster
-	// mirror is the operator's cache.
-	mirror *mirror
+	caches       *caches
 }
 
 var (
@@ -97,8 +96,8 @@ func build(t *testing.T, w *world.World) (*stage, error) {
 		cluster: access.Cluster{Server: w.ControlPlane.Server(), CABundle: w.ControlPlane.CABundle()},
 	}
 	config := w.ServiceAccount(t, v1alpha1.SystemNamespace, v1alpha1.ControllerServiceAccount)
-	if s.mirror, err = newMirror(ctx, config, s.admin); err != nil {
-		return nil, fmt.Errorf("start the operator's cache: %w", err)
+	if s.caches, err = newCaches(ctx, config, w.ControlPlane.AdminConfig(), s.admin); err != nil {
+		return nil, fmt.Errorf("start the caches: %w", err)
 	}
 	objects := []client.Object{
 		gen.ClusterRole(spare, spareRules()...),
@@ -111,7 +110,7 @@ func build(t *testing.T, w *world.World) (*stage, error) {
 		if err := s.admin.Create(ctx, o); err != nil {
 			return nil, fmt.Errorf("create %T %s: %w", o, o.GetName(), err)
 		}
-		if err := s.mirror.catchUp(ctx, o); err != nil {
+		if err := s.caches.catchUp(ctx, o); err != nil {
 			return nil, err
 		}
 	}
@@ -122,7 +121,7 @@ func build(t *testing.T, w *world.World) (*stage, error) {
 func (s *stage) awaitAdmission(ctx context.Context, t *testing.T) error {
 	c := s.controller(t)
 	s.guard = &guard.Guard{
-		Client: cached{Client: c, wire: newWire(c, nil), cache: s.mirror}, Clock: clock.RealClock{}, Options: admission.Options{Stamp: true},
+		Client: cached{Client: c, wire: newWire(c, nil), cache: s.caches.operator}, Clock: clock.RealClock{}, Options: admission.Options{Stamp: true},
 		Wake: make(chan event.GenericEvent, 1),
 	}
 	return poll(ctx, time.Minute, func() error {

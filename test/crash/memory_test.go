@@ -139,6 +139,22 @@ func (m *memory) ids(kind string) []id {
 	return out
 }
 
+// instants are the moments between which something changed of some kinds, the beginning and the present among them.
+func (m *memory) instants(kinds []string) []int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := []int{0, m.now}
+	for i, versions := range m.versions {
+		if slices.Contains(kinds, i.kind) {
+			for _, v := range versions {
+				out = append(out, v.since)
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
 // instant is how much has been written so far.
 func (m *memory) instant() int {
 	m.mu.Lock()

@@ -2,6 +2,7 @@ package crash
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -9,17 +10,21 @@ import (
 )
 
 // TestWhateverWriteFailsTheGrantIsWhollyOpenOrWhollyClosed disturbs every write of every flow: it fails, its answer is
-// lost, or it is the last of its process. What remains is what remains of an undisturbed run.
+// lost, or it is the last of its process. What remains is what remains of an undisturbed run. In the short run these are
+// one flow of opening and one of closing; every write of theirs fails, and is the last.
 func TestWhateverWriteFailsTheGrantIsWhollyOpenOrWhollyClosed(t *testing.T) {
-	long(t)
-	for at, f := range flows() {
+	all, hows := flows(), []string{failed, lost, killed}
+	if testing.Short() {
+		all, hows = slices.DeleteFunc(all, func(f flow) bool { return !f.short }), []string{failed, killed}
+	}
+	for _, f := range all {
 		t.Run(f.name, func(t *testing.T) {
 			s := inTheater(t)
 			restoreSpare(t, s)
 			quiet := s.play(t, f, nil, nil)
 			t.Logf("%d writes:\n  %s", len(quiet.trace), strings.Join(quiet.trace, "\n  "))
 			for k, write := range quiet.trace {
-				for _, how := range s.hows(at + k) {
+				for _, how := range hows {
 					t.Run(fmt.Sprintf("%d %s %s", k+1, write, how), func(t *testing.T) {
 						restoreSpare(t, s)
 						disturbed := s.play(t, f, &fault{how: how, at: write}, quiet.trace)
@@ -29,14 +34,6 @@ func TestWhateverWriteFailsTheGrantIsWhollyOpenOrWhollyClosed(t *testing.T) {
 			}
 		})
 	}
-}
-
-// hows are the ways in which a write is disturbed: all of them, or in the short run the kill and one more in turn.
-func (s *theater) hows(turn int) []string {
-	if !testing.Short() {
-		return []string{failed, lost, killed}
-	}
-	return [][]string{{killed}, {killed, failed}, {killed}, {killed, lost}}[turn%4]
 }
 
 // play is what came of one run of a flow.
@@ -99,7 +96,7 @@ func restoreSpare(t *testing.T, s *theater) {
 	if err := s.admin.Update(t.Context(), role); err != nil {
 		t.Fatalf("put the spare role back: %v", err)
 	}
-	if err := s.mirror.catchUp(t.Context(), role); err != nil {
+	if err := s.caches.catchUp(t.Context(), role); err != nil {
 		t.Fatal(err)
 	}
 }

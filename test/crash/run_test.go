@@ -34,8 +34,8 @@ type theater struct {
 	*stage
 	operator  client.WithWatch
 	admission grant.Admission
-	// cache is what processes read.
-	cache client.Reader
+	// cache is what processes read, and eyes are what tests see with.
+	cache, eyes client.Reader
 }
 
 // real reports whether there is a real API server, whose credentials can be used.
@@ -44,7 +44,7 @@ func (s *theater) real() bool { return s.world != nil }
 func inTheater(t *testing.T) *theater {
 	t.Helper()
 	s := onStage(t)
-	return &theater{stage: s, operator: s.controller(t), admission: s.guard, cache: s.mirror}
+	return &theater{stage: s, operator: s.controller(t), admission: s.guard, cache: s.caches.operator, eyes: s.caches.all}
 }
 
 // run is one course of events in namespaces of its own.
@@ -293,7 +293,7 @@ func (r *run) contents(name string) []client.Object {
 	for _, list := range []client.ObjectList{
 		&v1alpha1.SupportAccessGrantList{}, &v1alpha1.SupportAccessRecordList{}, &v1alpha1.SupportAccessDecisionList{}, &rbacv1.RoleBindingList{},
 	} {
-		out = append(out, r.list(list, client.InNamespace(name))...)
+		out = append(out, r.listFrom(r.stage.admin, list, client.InNamespace(name))...)
 	}
 	return out
 }
@@ -349,7 +349,7 @@ func (r *run) editPolicy(name string, change func(*v1alpha1.SupportAccessPolicyS
 // wrote waits until the cache has heard of a write, and tells who follows the writes.
 func (r *run) wrote(o client.Object) {
 	if r.stage.real() {
-		if err := r.stage.mirror.catchUp(r.t.Context(), o); err != nil {
+		if err := r.stage.caches.catchUp(r.t.Context(), o); err != nil {
 			r.note("after a write: %v", err)
 		}
 	}

@@ -2,7 +2,6 @@ package crash
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -26,34 +25,31 @@ type scene struct {
 	credentials []client.Object
 }
 
-// look reads a scene. It asks for everything at once: the API server lets each list wait until it is sure to be up to date.
+// look reads a scene.
 func (r *run) look() *scene {
 	s := &scene{grants: map[types.NamespacedName]*v1alpha1.SupportAccessGrant{}, records: map[types.NamespacedName]*v1alpha1.SupportAccessRecord{}}
-	mine, inCredentials := client.MatchingLabels{v1alpha1.LabelGrantNamespace: r.home}, client.InNamespace(v1alpha1.CredentialsNamespace)
-	records, clusterBindings := r.ask(&v1alpha1.SupportAccessRecordList{}, mine), r.ask(&rbacv1.ClusterRoleBindingList{}, mine)
-	var grants, decisions, bindings, credentials []answer
 	for _, place := range r.places() {
-		in := client.InNamespace(place)
-		grants = append(grants, r.ask(&v1alpha1.SupportAccessGrantList{}, in))
-		decisions = append(decisions, r.ask(&v1alpha1.SupportAccessDecisionList{}, in))
-		bindings = append(bindings, r.ask(&rbacv1.RoleBindingList{}, in))
+		for _, o := range r.list(&v1alpha1.SupportAccessGrantList{}, client.InNamespace(place)) {
+			s.grants[client.ObjectKeyFromObject(o)] = o.(*v1alpha1.SupportAccessGrant)
+		}
+		for _, o := range r.list(&v1alpha1.SupportAccessDecisionList{}, client.InNamespace(place)) {
+			s.decisions = append(s.decisions, o.(*v1alpha1.SupportAccessDecision))
+		}
+		for _, o := range r.list(&rbacv1.RoleBindingList{}, client.InNamespace(place)) {
+			s.addBinding(o)
+		}
 	}
-	for _, list := range []client.ObjectList{&corev1.ServiceAccountList{}, &corev1.SecretList{}, &rbacv1.RoleList{}, &rbacv1.RoleBindingList{}} {
-		credentials = append(credentials, r.ask(list, inCredentials, mine))
-	}
-	for _, o := range r.heard(grants...) {
-		s.grants[client.ObjectKeyFromObject(o)] = o.(*v1alpha1.SupportAccessGrant)
-	}
-	for _, o := range r.heard(decisions...) {
-		s.decisions = append(s.decisions, o.(*v1alpha1.SupportAccessDecision))
-	}
-	for _, o := range r.heard(append(bindings, clusterBindings)...) {
-		s.addBinding(o)
-	}
-	for _, o := range r.heard(records) {
+	mine := client.MatchingLabels{v1alpha1.LabelGrantNamespace: r.home}
+	for _, o := range r.list(&v1alpha1.SupportAccessRecordList{}, mine) {
 		s.records[client.ObjectKeyFromObject(o)] = o.(*v1alpha1.SupportAccessRecord)
 	}
-	s.credentials = r.heard(credentials...)
+	for _, o := range r.list(&rbacv1.ClusterRoleBindingList{}, mine) {
+		s.addBinding(o)
+	}
+	inCredentials := client.InNamespace(v1alpha1.CredentialsNamespace)
+	for _, list := range []client.ObjectList{&corev1.ServiceAccountList{}, &corev1.SecretList{}, &rbacv1.RoleList{}, &rbacv1.RoleBindingList{}} {
+		s.credentials = append(s.credentials, r.list(list, inCredentials, mine)...)
+	}
 	return s
 }
 
@@ -65,49 +61,22 @@ func (r *run) places() []string {
 	return []string{r.home, r.other}
 }
 
-// answer is what a list will have, or why it has not.
-type answer chan func() ([]client.Object, error)
-
-// ask lists something while others are asked too.
-func (r *run) ask(list client.ObjectList, opts ...client.ListOption) answer {
-	a := make(answer, 1)
-	go func() {
-		err := r.stage.admin.List(r.t.Context(), list, opts...)
-		a <- func() ([]client.Object, error) {
-			if err != nil {
-				return nil, fmt.Errorf("list %T: %w", list, err)
-			}
-			return itemsOf(list), nil
-		}
-	}()
-	return a
+// list returns what there is, as objects.
+func (r *run) list(list client.ObjectList, opts ...client.ListOption) []client.Object {
+	return r.listFrom(r.stage.eyes, list, opts...)
 }
 
-// heard are the answers, one after the other.
-func (r *run) heard(answers ...answer) []client.Object {
-	var out []client.Object
-	for _, a := range answers {
-		objects, err := (<-a)()
-		if err != nil {
-			r.fatalf("%v", err)
-		}
-		out = append(out, objects...)
+func (r *run) listFrom(from client.Reader, list client.ObjectList, opts ...client.ListOption) []client.Object {
+	if err := from.List(r.t.Context(), list, opts...); err != nil {
+		r.fatalf("list %T: %v", list, err)
 	}
-	return out
+	return itemsOf(list)
 }
 
 func (s *scene) addBinding(o client.Object) {
 	if _, ours := access.GrantOf(o); ours || access.Names(o) {
 		s.bindings = append(s.bindings, o)
 	}
-}
-
-// list returns what a list has, as objects.
-func (r *run) list(list client.ObjectList, opts ...client.ListOption) []client.Object {
-	if err := r.stage.admin.List(r.t.Context(), list, opts...); err != nil {
-		r.fatalf("list %T: %v", list, err)
-	}
-	return itemsOf(list)
 }
 
 func itemsOf(list client.ObjectList) []client.Object {
@@ -156,22 +125,22 @@ func (r *run) keys() keys {
 	var k keys
 	for _, place := range r.places() {
 		in := client.InNamespace(place)
-		for _, o := range r.cached(&v1alpha1.SupportAccessGrantList{}, in) {
+		for _, o := range r.listFrom(r.stage.cache, &v1alpha1.SupportAccessGrantList{}, in) {
 			k.grants = append(k.grants, client.ObjectKeyFromObject(o))
 		}
-		for _, o := range r.cached(&v1alpha1.SupportAccessDecisionList{}, in) {
+		for _, o := range r.listFrom(r.stage.cache, &v1alpha1.SupportAccessDecisionList{}, in) {
 			k.decisions = append(k.decisions, client.ObjectKeyFromObject(o))
 		}
 	}
 	mine := client.MatchingLabels{v1alpha1.LabelGrantNamespace: r.home}
-	for _, o := range r.cached(&v1alpha1.SupportAccessRecordList{}, mine) {
+	for _, o := range r.listFrom(r.stage.cache, &v1alpha1.SupportAccessRecordList{}, mine) {
 		k.records = append(k.records, client.ObjectKeyFromObject(o))
 		k.grants = append(k.grants, grantKeyOf(o.(*v1alpha1.SupportAccessRecord)))
 	}
 	for _, list := range []client.ObjectList{
 		&rbacv1.RoleBindingList{}, &rbacv1.ClusterRoleBindingList{}, partialList("Secret"), partialList("ServiceAccount"),
 	} {
-		for _, o := range r.cached(list, mine) {
+		for _, o := range r.listFrom(r.stage.cache, list, mine) {
 			if key, ok := access.GrantOf(o); ok {
 				k.grants = append(k.grants, key)
 			}
@@ -189,14 +158,6 @@ func partialList(kind string) *metav1.PartialObjectMetadataList {
 	list := &metav1.PartialObjectMetadataList{}
 	list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind(kind + "List"))
 	return list
-}
-
-// cached returns what the cache has, as objects.
-func (r *run) cached(list client.ObjectList, opts ...client.ListOption) []client.Object {
-	if err := r.stage.cache.List(r.t.Context(), list, opts...); err != nil {
-		r.fatalf("list %T of the cache: %v", list, err)
-	}
-	return itemsOf(list)
 }
 
 func grantKeyOf(record *v1alpha1.SupportAccessRecord) types.NamespacedName {
