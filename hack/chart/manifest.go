@@ -24,9 +24,9 @@ const (
 	usersTemplated  = `'{{ range .Values.extraSystemUsers }}, '{{ . }}'{{ end }}]"`
 	offeredRoles    = "  resourceNames: [support-access-configuration, support-access-diagnostics]"
 	offeredTemplate = `  resourceNames: {{ .Values.offeredRoles | toJson }}`
-	gatewaySecret   = "  resourceNames: [support-access-gateway-tls]\n  verbs: [get, update]"
-	secretTemplate  = `  resourceNames: [{{ include "support-access.gatewaySecret" . }}]` + "\n" +
-		`  verbs: [get{{ if eq .Values.gateway.tls.mode "SelfMade" }}, update{{ end }}]`
+	// gatewaySecret is the controller's rule of the Secret with the certificate that it makes.
+	gatewaySecret = "# The certificate that the controller makes for the gateway.\n" +
+		"- apiGroups: [\"\"]\n  resources: [secrets]\n  resourceNames: [support-access-gateway-tls]\n  verbs: [get, update]"
 )
 
 func parse(source string, content []byte) manifest {
@@ -169,13 +169,14 @@ func (m manifest) binding() (manifest, error) {
 	return m, nil
 }
 
-// certifying lets the controller read the certificate of the values, and write it where it makes it.
+// certifying lets the controller reach the gateway's certificate only where it makes it.
 func (m manifest) certifying() (manifest, error) {
 	text := strings.Join(m.lines, "\n")
 	if found := strings.Count(text, gatewaySecret); found != 1 {
 		return m, fmt.Errorf("%s: %d rules read %q, wanted one", m.source, found, gatewaySecret)
 	}
-	m.lines = strings.Split(strings.Replace(text, gatewaySecret, secretTemplate, 1), "\n")
+	guarded := "{{- if eq .Values.gateway.tls.mode \"SelfMade\" }}\n" + gatewaySecret + "\n{{- end }}"
+	m.lines = strings.Split(strings.Replace(text, gatewaySecret, guarded, 1), "\n")
 	return m, nil
 }
 
