@@ -27,8 +27,9 @@ help: ## Print this help.
 		/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## Build the operator into bin.
+build: ## Build the operator and the kubectl plugin into bin.
 	go build -trimpath -ldflags "-X main.version=$(VERSION)" -o $(BIN)/support-access .
+	go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o $(BIN)/kubectl-support_access ./cmd/kubectl-support_access
 
 .PHONY: generate
 generate: generate-api generate-chart generate-docs ## Write everything that is generated: deep copies, CRDs, chart, API reference.

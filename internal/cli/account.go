@@ -162,16 +162,17 @@ func (a account) seen(name string) string {
 
 // words say conditions to an admin: what True, False and Unknown mean.
 var words = map[string][3]string{
-	v1alpha1.ConditionReady:          {"the cluster is as the grant demands", "the cluster is not yet as the grant demands", "not known"},
-	v1alpha1.ConditionActive:         {"access exists", "nobody has access", "not known whether access exists"},
-	v1alpha1.ConditionApproved:       {"nobody need say yes", "somebody must say yes", "not known"},
-	v1alpha1.ConditionProvisioned:    {"identities, credentials and bindings are in place", "identities, credentials and bindings are not in place", "not known"},
-	v1alpha1.ConditionVerified:       {"the API server says that nothing is left", "something is left", "the API server has not been asked yet"},
-	v1alpha1.ConditionRecorded:       {"each request is recorded", "requests are not recorded", "not known whether requests are recorded"},
-	v1alpha1.ConditionDisconnectable: {"the end cuts what is connected", "what is connected at the end goes on until it ends by itself", "not known"},
-	v1alpha1.ConditionDisconnected:   {"nobody is connected any more", "somebody may still be connected", "not known whether anybody is connected"},
-	v1alpha1.ConditionStalled:        {"a person must act", "no person need act", "not known"},
-	v1alpha1.ConditionReconciling:    {"the operator is at work", "the operator has nothing to do", "not known"},
+	v1alpha1.ConditionReady:       {"the cluster is as the grant demands", "the cluster is not yet as the grant demands", "not known"},
+	v1alpha1.ConditionActive:      {"access exists", "nobody has access", "not known whether access exists"},
+	v1alpha1.ConditionApproved:    {"nobody need say yes", "somebody must say yes", "not known"},
+	v1alpha1.ConditionProvisioned: {"identities, credentials and bindings are in place", "identities, credentials and bindings are not in place", "not known"},
+	v1alpha1.ConditionVerified:    {"the API server says that nothing is left", "something is left", "the API server has not been asked yet"},
+	v1alpha1.ConditionStalled:     {"a person must act", "no person need act", "not known"},
+	v1alpha1.ConditionReconciling: {"the operator is at work", "the operator has nothing to do", "not known"},
+	// The gateway's, which the operator does not set yet.
+	"Recorded":       {"each request is recorded", "requests are not recorded", "not known whether requests are recorded"},
+	"Disconnectable": {"the end cuts what is connected", "what is connected at the end goes on until it ends by itself", "not known"},
+	"Disconnected":   {"nobody is connected any more", "somebody may still be connected", "not known whether anybody is connected"},
 }
 
 // sayCondition says one condition in words. One that is not known is said as it is.
