@@ -14,7 +14,7 @@ import (
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:path=supportaccessgrants,shortName=sag,categories={support-access}
 // +kubebuilder:printcolumn:name="Status",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
-// +kubebuilder:printcolumn:name="Engineers",type=string,JSONPath=`.spec.engineers[*].name`
+// +kubebuilder:printcolumn:name="Engineers",type=string,JSONPath=`.status.engineerNames`
 // +kubebuilder:printcolumn:name="Roles",type=string,JSONPath=`.spec.roles`,priority=1
 // +kubebuilder:printcolumn:name="Expires",type=string,JSONPath=`.status.expirationTime`
 // +kubebuilder:printcolumn:name="Case",type=string,JSONPath=`.spec.case.id`
@@ -231,6 +231,13 @@ type SupportAccessGrantStatus struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	EndedBy string `json:"endedBy,omitempty"`
+
+	// engineerNames are the engineers of the spec in one line, for kubectl get: of a list it would show the first alone. More
+	// than three are counted.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	EngineerNames string `json:"engineerNames,omitempty"`
 
 	// engineers are the people and where each finds the credential.
 	//

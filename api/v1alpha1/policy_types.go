@@ -14,11 +14,11 @@ const DefaultPolicyName = "default"
 // neverAllow, protectedNamespaces or transports only.
 //
 // +kubebuilder:object:root=true
-// +kubebuilder:resource:path=supportaccesspolicies,scope=Cluster,shortName=sap,categories={support-access}
+// +kubebuilder:resource:path=supportaccesspolicies,scope=Cluster,shortName=sap
 // +kubebuilder:printcolumn:name="New-Grants",type=string,JSONPath=`.spec.newGrants`
 // +kubebuilder:printcolumn:name="Max-Duration",type=string,JSONPath=`.spec.maxDuration`
 // +kubebuilder:printcolumn:name="Transports",type=string,JSONPath=`.spec.transports`
-// +kubebuilder:printcolumn:name="Roles",type=string,JSONPath=`.spec.roles[*].name`
+// +kubebuilder:printcolumn:name="Roles",type=string,JSONPath=`.spec.roles`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 63 && !self.metadata.name.contains('.')",message="metadata.name: must be a DNS label of at most 63 characters, because a namespace names it in a label"
 type SupportAccessPolicy struct {

@@ -142,6 +142,29 @@ func isOnRecord(t *testing.T, g *grantInTest, object *v1alpha1.SupportAccessGran
 	}
 }
 
+// A column that reads a list shows its first element alone, so these read something else.
+func TestKubectlGetNamesEveryEngineerAndEveryRole(t *testing.T) {
+	t.Parallel()
+	tn := newTenant(t)
+	two := tn.opens(t, "two", gen.WithEngineers("ana@vendor.example", "ben@vendor.example"))
+	says(t, tn.admin.mustKubectl(t, tn.namespace, "", "get", "sag", two.Name), "ana@vendor.example,ben@vendor.example ")
+	five := tn.opens(t, "five", gen.WithEngineers("a@vendor.example", "b@vendor.example", "c@vendor.example", "d@vendor.example", "e@vendor.example"))
+	says(t, tn.admin.mustKubectl(t, tn.namespace, "", "get", "sag", five.Name), "a@vendor.example,b@vendor.example,c@vendor.example + 2 more... ")
+	says(t, tn.admin.mustKubectl(t, tn.namespace, "", "get", "sag", two.Name, "-o", "wide"), gen.Configuration, gen.Diagnostics)
+	root := user(t, tn.World, "root", "system:masters")
+	says(t, root.mustKubectl(t, "", "", "get", "sap", tn.policy, "-o", "wide"), gen.Configuration, gen.Diagnostics)
+}
+
+// The category is what a namespace's admin may read: one kind of it that they may not fails the command for all.
+func TestTheAdminOfANamespaceGetsEverythingOfSupportAccessThere(t *testing.T) {
+	t.Parallel()
+	tn := newTenant(t)
+	g := tn.opens(t, theGrant)
+	tn.admin.decides(t, tn.namespace, "later", gen.Shortening(theGrant, time.Now().Add(20*time.Minute)))
+	out := tn.admin.mustKubectl(t, tn.namespace, "", "get", "support-access", "-o", "name")
+	says(t, out, "supportaccessgrant.supportaccess.dev/"+g.Name, "supportaccessrecord.supportaccess.dev/"+g.Name, "supportaccessdecision.supportaccess.dev/later")
+}
+
 func TestAGrantIsInProgressUntilTheOperatorHasSeenIt(t *testing.T) {
 	tn := newTenant(t)
 	resume := pauseOperator(t, tn.World)
