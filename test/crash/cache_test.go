@@ -121,7 +121,7 @@ func isKept(kind string, live client.Object) bool {
 
 // read reads what a reader has of an object, nil where it has none.
 func (c *caches) read(ctx context.Context, from client.Reader, kind string, key client.ObjectKey) (client.Object, error) {
-	o, err := c.blank(kind, from == c.operator)
+	o, err := c.blank(from, kind)
 	if err != nil {
 		return nil, err
 	}
@@ -136,14 +136,14 @@ func (c *caches) read(ctx context.Context, from client.Reader, kind string, key 
 }
 
 // blank is an object to read into. Of some kinds the operator's cache keeps only the metadata.
-func (c *caches) blank(kind string, forOperator bool) (client.Object, error) {
+func (c *caches) blank(from client.Reader, kind string) (client.Object, error) {
 	version := rbacv1.SchemeGroupVersion
 	switch {
 	case strings.HasPrefix(kind, "SupportAccess"):
 		version = v1alpha1.GroupVersion
 	case kind == "Secret" || kind == "ServiceAccount" || kind == "Namespace":
 		version = corev1.SchemeGroupVersion
-		if forOperator {
+		if from == c.operator {
 			o := &metav1.PartialObjectMetadata{}
 			o.SetGroupVersionKind(version.WithKind(kind))
 			return o, nil

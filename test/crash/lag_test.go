@@ -71,7 +71,6 @@ func TestACacheThatLagsRevokesNobody(t *testing.T) {
 				l := r.newLaggard(m, kinds, instant)
 				r.log("a cache that shows %s at %d", name, instant)
 				l.glance()
-				l.glance()
 				looks++
 				if after := r.atRest(); after != before {
 					t.Fatalf("%s, as at write %d: it was\n%s\nand is\n%s", name, instant, before, after)

@@ -3,14 +3,12 @@ package crash
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -30,19 +28,6 @@ const (
 	// retention is how long records are kept.
 	retention = 400 * 24 * time.Hour
 )
-
-// told takes the events of one process.
-type told struct {
-	mu   sync.Mutex
-	what []string
-}
-
-// Eventf remembers that something was told.
-func (t *told) Eventf(_ runtime.Object, _ runtime.Object, _, reason, _, note string, args ...any) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.what = append(t.what, reason+": "+fmt.Sprintf(note, args...))
-}
 
 // life is one process of the operator: the reconcilers that it would run, with no memory of those before.
 type life struct {
@@ -91,7 +76,7 @@ func (r *run) lifeWith(w *wire, c client.Client) *life {
 	l.ctx, l.cancel = context.WithCancel(r.t.Context())
 	l.grants = &grant.Reconciler{
 		Client: c, Live: live, Clock: r.clock, Admission: r.stage.admission, Workers: 1,
-		Keeper: access.Keeper{Client: c, Live: live, Clock: r.clock}, Recorder: &r.told,
+		Keeper: access.Keeper{Client: c, Live: live, Clock: r.clock}, Recorder: &events.FakeRecorder{},
 		Addresses: &access.Addresses{Told: r.stage.cluster, Live: live, Clock: r.clock},
 	}
 	l.decisions = &decision.Reconciler{Client: c, Live: live, Clock: r.clock}

@@ -58,7 +58,6 @@ type run struct {
 	home, other string
 	// own is the policy of the home namespace, where it has one of its own.
 	own   string
-	told  told
 	names map[string]string
 	facts map[types.NamespacedName]facts
 	// shut says since which step nothing of a grant may be opened any more, and why.
