@@ -3,6 +3,7 @@ package operator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -131,6 +132,9 @@ func (o Options) check() error {
 	if o.RecordRetention < 0 {
 		return fmt.Errorf("--record-retention: %s is negative", o.RecordRetention)
 	}
+	if o.Gateway.TLSSelfMade && o.Gateway.TLSSecret == "" {
+		return errors.New("--gateway-tls-self-made: say in which Secret, with --gateway-tls-secret")
+	}
 	return checkLog(o.LogLevel, o.LogFormat)
 }
 
@@ -249,6 +253,9 @@ func AddControllers(ctx context.Context, mgr ctrl.Manager, o Options, version st
 	records := &record.Reconciler{Client: mgr.GetClient(), Live: live, Clock: now, Retention: o.RecordRetention}
 	if err := records.SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("set up the record controller: %w", err)
+	}
+	if err := o.Gateway.addTo(mgr, now); err != nil {
+		return err
 	}
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return fmt.Errorf("add health check: %w", err)

@@ -6,9 +6,11 @@ import (
 
 	"github.com/spf13/pflag"
 	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"supportaccess.dev/operator/api/v1alpha1"
+	"supportaccess.dev/operator/controllers/gateway"
 	"supportaccess.dev/operator/internal/access"
 )
 
@@ -26,7 +28,7 @@ func (o *ReachOptions) bind(flags *pflag.FlagSet) {
 	flags.StringVar(&o.CABundle, "gateway-ca-bundle", "", "file with the PEM bundle by which engineers know the gateway; empty to read ca.crt of --gateway-tls-secret, or the system's")
 	flags.StringVar(&o.TLSServerName, "gateway-tls-server-name", "", "name that the gateway's certificate bears, where it is not that of --gateway-server")
 	flags.StringVar(&o.TLSSecret, "gateway-tls-secret", "", "Secret in the operator's namespace with the gateway's certificate")
-	flags.BoolVar(&o.TLSSelfMade, "gateway-tls-self-made", false, "make that certificate and renew it")
+	flags.BoolVar(&o.TLSSelfMade, "gateway-tls-self-made", false, "make that certificate and renew it: the Secret must exist")
 }
 
 // address returns how engineers reach the gateway.
@@ -53,4 +55,18 @@ func (o *ReachOptions) serverName() string {
 		return selfMadeName
 	}
 	return o.TLSServerName
+}
+
+// addTo has the controller keep what the gateway needs.
+func (o *ReachOptions) addTo(mgr ctrl.Manager, now clock.Clock) error {
+	if !o.TLSSelfMade {
+		return nil
+	}
+	certificate := &gateway.Certificate{
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Clock: now, Secret: o.TLSSecret, ServerName: o.serverName(),
+	}
+	if err := mgr.Add(certificate); err != nil {
+		return fmt.Errorf("set up the gateway's certificate: %w", err)
+	}
+	return nil
 }
