@@ -114,6 +114,8 @@ func (d *Desk) client() (client.Client, error) {
 		return nil, fmt.Errorf("read the kubeconfig: %w", err)
 	}
 	config = rest.CopyConfig(config)
+	// As kubectl's own: to wait for many grants is not to wait for oneself.
+	config.QPS, config.Burst = 50, 300
 	config.UserAgent = "kubectl-support_access/" + d.Version
 	config.WarningHandler = rest.NewWarningWriter(d.Streams.ErrOut, rest.WarningWriterOptions{Deduplicate: true})
 	c, err := client.New(config, client.Options{Scheme: scheme(), Mapper: mapper()})

@@ -25,8 +25,9 @@ func (d *Desk) handoverCommand() *cobra.Command {
 			"Whoever has it has the access: send it by a channel that you trust. With a public key of the engineer in the grant it is " +
 			"encrypted, and nobody else can use it.\n\nENGINEER may be left out where the grant names one. " +
 			"Exit code: 0 it was written; 2 the grant has ended; 3 it is not open yet; 1 it could not be fetched.",
-		Example: `  kubectl support-access handover case-4711 ana@vendor.example --file ana.kubeconfig`,
-		Args:    cobra.RangeArgs(1, 2),
+		Example:           `  kubectl support-access handover case-4711 ana@vendor.example --file ana.kubeconfig`,
+		Args:              cobra.RangeArgs(1, 2),
+		ValidArgsFunction: d.complete,
 		RunE: func(command *cobra.Command, args []string) error {
 			content, err := d.fetch(command.Context(), args[0], strings.Join(args[1:], ""))
 			if err != nil {

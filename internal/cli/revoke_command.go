@@ -44,6 +44,7 @@ func (d *Desk) revokeCommand() *cobra.Command {
 
   # Everything in the cluster
   kubectl support-access revoke --all --all-namespaces --reason "Suspected intrusion at the vendor"`,
+		ValidArgsFunction: d.complete,
 		RunE: func(command *cobra.Command, args []string) error {
 			r.asked.grants = args
 			return r.run(command.Context())

@@ -29,7 +29,8 @@ func (d *Desk) shortenCommand() *cobra.Command {
 			"hand them over again.",
 		Example: `  # Two hours from now
   kubectl support-access shorten case-4711 --to 2h --reason "Done sooner than expected"`,
-		Args: cobra.ExactArgs(1),
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: d.complete,
 		RunE: func(command *cobra.Command, args []string) error {
 			s.asked.grant = args[0]
 			return s.run(command.Context())

@@ -20,8 +20,9 @@ func (d *Desk) statusCommand() *cobra.Command {
 		Short: "Tell how a grant stands: who, what, until when, and what happened",
 		Long: "Tell how a grant stands: who may do what, where, until when, and what happened. Of a grant that was deleted its record tells.\n\n" +
 			"Exit code: 0 access exists; 2 the grant has ended, or never opens; 3 it gives no access now, and has not ended; 1 it could not be told.",
-		Example: `  kubectl support-access status case-4711`,
-		Args:    cobra.ExactArgs(1),
+		Example:           `  kubectl support-access status case-4711`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: d.complete,
 		RunE: func(command *cobra.Command, args []string) error {
 			if err := output.check(); err != nil {
 				return err

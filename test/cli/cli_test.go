@@ -2,10 +2,12 @@ package cli
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"filippo.io/age"
@@ -15,6 +17,7 @@ import (
 
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/test/gen"
+	"supportaccess.dev/operator/test/world"
 )
 
 const (
@@ -26,6 +29,9 @@ const (
 func TestAnAdminGrantsHandsOverAndRevokesWithoutYAML(t *testing.T) {
 	tn := newTenant(t)
 	tn.grant(t)
+	if grant := tn.grants(t)[0]; grant.Status.ExpirationTime == nil || len(grant.Status.Engineers) != 1 {
+		t.Errorf("--wait has not waited: %v", grant.Status)
+	}
 	tn.admin.run(t, "list").has(t, 0, "NAMESPACE", name, "Active", gen.Engineer, "support-access-configuration,support-access-diagnostics", gen.CaseID, tn.name, "23h")
 	tn.admin.run(t, "status", name).has(t, 0, "State:", "Active", gen.Engineer, "kubeconfig in Secret support-access-credentials/", "no Secrets", "Granted", "Opened", "access exists")
 
@@ -244,22 +250,55 @@ func TestAGrantThatOpensLaterIsAsItWasAskedFor(t *testing.T) {
 
 func TestAllGrantsAreEndedOnlyWhenSomebodySaysYes(t *testing.T) {
 	tn := newTenant(t)
-	tn.grant(t)
-	tn.grant(t)
-	tn.admin.run(t, "revoke", "--all", "--reason", why).has(t, 1, name+"-2", "End these 2 grants?", "nothing was done")
+	const many = 10
+	for range many {
+		tn.grant(t, "--wait=false")
+	}
+	tn.admin.run(t, "revoke", "--all", "--reason", why).has(t, 1, name+"-2", "End these 10 grants?", "nothing was done")
 	tn.admin.answer(t, "no\n", "revoke", "--all", "--reason", why).has(t, 1, "not confirmed, and nothing was done")
 	if made := tn.decisions(t); len(made) != 0 {
 		t.Fatalf("there are decisions: %v", made)
 	}
 	tn.admin.run(t, "revoke", "-A", "--all", "--yes", "--reason", why).has(t, 1, "cannot list resource")
-	tn.admin.answer(t, "yes\n", "revoke", "--all", "--reason", why).has(t, 0, name+": access was gone after", name+"-2: access was gone after", "on record for 2 grants")
+	tn.admin.answer(t, "yes\n", "revoke", "--all", "--reason", why).has(t, 0, name+": access was gone after", name+"-10: access was gone after", "on record for 10 grants")
 	tn.admin.run(t, "revoke", "--all", "--reason", why).has(t, 0, "There is nothing to revoke in namespace "+tn.namespace)
 
 	tn.grant(t)
+	eleventh := name + "-11"
 	clusterAdmin := person{World: tn.World, kubeconfig: tn.Kubeconfig(t, tn.ControlPlane.AdminConfig(), tn.namespace), heard: &strings.Builder{}}
-	clusterAdmin.run(t, "list", "-A").has(t, 0, tn.namespace, name+"-3")
-	clusterAdmin.run(t, "revoke", "-A", "--all", "--yes", "--reason", why).has(t, 0, name+"-3: access was gone after")
+	clusterAdmin.run(t, "list", "-A").has(t, 0, tn.namespace, eleventh)
+	clusterAdmin.run(t, "revoke", "-A", "--all", "--yes", "--reason", why).has(t, 0, tn.namespace+"/"+eleventh+": access was gone after")
 	clusterAdmin.run(t, "list", "-A").has(t, 0, "No grants in the cluster.")
+}
+
+func TestWithTheOperatorAwayADecisionStandsAndTheWayByHandIsSaid(t *testing.T) {
+	tn := newTenant(t)
+	tn.grant(t)
+	operator := tn.Operator(t)
+	if err := operator.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	resume := sync.OnceValue(operator.Resume)
+	t.Cleanup(func() { _ = resume() })
+	away := tn.admin.run(t, "revoke", name, "--reason", why, "--timeout", "500ms")
+	if err := resume(); err != nil {
+		t.Fatal(err)
+	}
+	away.has(t, 1, "not yet as decided after 500ms", "The decision stands",
+		"kubectl delete rolebinding,clusterrolebinding -A -l supportaccess.dev/grant="+name+",supportaccess.dev/grant-namespace="+tn.namespace)
+	world.Eventually(t, "the decision is carried out", func() error {
+		if end := tn.grants(t)[0].Status.EndReason; end != v1alpha1.EndRevoked {
+			return fmt.Errorf("the grant's end is %q", end)
+		}
+		return nil
+	})
+}
+
+func TestTheNamesOfGrantsAreCompleted(t *testing.T) {
+	tn := newTenant(t)
+	tn.grant(t)
+	tn.admin.run(t, "__complete", "revoke", "").has(t, 0, name+"\n")
+	tn.admin.run(t, "__complete", "handover", name, "").has(t, 0, gen.Engineer+"\n")
 }
 
 func TestWhatIsPrintedForProgramsIsWhole(t *testing.T) {

@@ -168,7 +168,7 @@ func (tn *tenant) grant(t testing.TB, more ...string) {
 	if !strings.Contains(strings.Join(more, " "), "--engineer") {
 		more = append(more, "--engineer", gen.Engineer)
 	}
-	tn.admin.run(t, append(args, more...)...).has(t, 0, "created", "Active")
+	tn.admin.run(t, append(args, more...)...).has(t, 0, "created")
 	if t.Failed() {
 		t.FailNow()
 	}
