@@ -37,6 +37,9 @@ type bench struct {
 	operator     *world.Operator
 	// admin is the cluster's, tess the admin of the tenant's namespace.
 	admin, tess client.WithWatch
+	// bare measures the floor. It is a ServiceAccount that may do everything: unlike the cluster's admin, whom the API server
+	// neither asks for rights nor makes wait, it takes the way that the operator takes.
+	bare client.Client
 }
 
 func (b *bench) startOperator(ctx context.Context) error {
@@ -76,10 +79,24 @@ func (b *bench) prepare(ctx context.Context) error {
 			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "admin"},
 			Subjects:   []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: granter}},
 		},
+		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: tenant, Name: "bare"}},
+		&rbacv1.ClusterRoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: "bench-bare"},
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
+			Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: tenant, Name: "bare"}},
+		},
 	} {
 		if err := b.admin.Create(ctx, object); err != nil {
 			return fmt.Errorf("create %T: %w", object, err)
 		}
+	}
+	config, err := b.cp.ServiceAccountConfig(ctx, tenant, "bare")
+	if err != nil {
+		return err
+	}
+	config.QPS = -1
+	if b.bare, err = client.New(config, client.Options{Scheme: world.Scheme(), Mapper: b.admin.RESTMapper()}); err != nil {
+		return fmt.Errorf("make a client: %w", err)
 	}
 	return b.until(ctx, "tess may grant", func(ctx context.Context) (bool, error) {
 		err := b.tess.Create(ctx, newGrant("may-i", "1h"), client.DryRunAll)

@@ -150,7 +150,7 @@ func (b *bench) bareOnce(ctx context.Context, name string) (open, revoke time.Du
 	seconds := int64(3600)
 	started := time.Now()
 	for _, object := range []client.Object{account, secret} {
-		if err := b.admin.Create(ctx, object); err != nil {
+		if err := b.bare.Create(ctx, object); err != nil {
 			return 0, 0, fmt.Errorf("create %T: %w", object, err)
 		}
 	}
@@ -158,17 +158,17 @@ func (b *bench) bareOnce(ctx context.Context, name string) (open, revoke time.Du
 		ExpirationSeconds: &seconds,
 		BoundObjectRef:    &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Secret", Name: secret.Name, UID: secret.UID},
 	}}
-	if err := b.admin.SubResource("token").Create(ctx, account, request); err != nil {
+	if err := b.bare.SubResource("token").Create(ctx, account, request); err != nil {
 		return 0, 0, fmt.Errorf("ask for a token: %w", err)
 	}
 	secret.StringData = map[string]string{"token": request.Status.Token}
-	if err := b.admin.Update(ctx, secret); err != nil {
+	if err := b.bare.Update(ctx, secret); err != nil {
 		return 0, 0, fmt.Errorf("fill the secret: %w", err)
 	}
 	bindings := make([]*rbacv1.RoleBinding, 0, len(roles))
 	for _, role := range roles {
 		binding := bareBinding(name, role)
-		if err := b.admin.Create(ctx, binding); err != nil {
+		if err := b.bare.Create(ctx, binding); err != nil {
 			return 0, 0, fmt.Errorf("bind: %w", err)
 		}
 		bindings = append(bindings, binding)
@@ -183,7 +183,7 @@ func (b *bench) bareOnce(ctx context.Context, name string) (open, revoke time.Du
 	open = time.Since(started)
 	started = time.Now()
 	for _, binding := range bindings {
-		if err := b.admin.Delete(ctx, binding); err != nil {
+		if err := b.bare.Delete(ctx, binding); err != nil {
 			return 0, 0, fmt.Errorf("unbind: %w", err)
 		}
 	}
@@ -196,7 +196,7 @@ func (b *bench) bareOnce(ctx context.Context, name string) (open, revoke time.Du
 
 func bareBinding(name, role string) *rbacv1.RoleBinding {
 	return &rbacv1.RoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Namespace: tenant, Name: name + "-" + role},
+		ObjectMeta: metav1.ObjectMeta{Namespace: tenant, Name: name + "-" + role, Labels: map[string]string{v1alpha1.LabelGrant: name}},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
 		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: tenant, Name: name}},
 	}

@@ -86,7 +86,11 @@ func (b *bench) expireOnce(ctx context.Context, prefix string, n int, end time.T
 		}
 		return nil, err
 	}
-	late, err := b.watchDeletions(ctx, prefix, n*len(roles), end)
+	gone, err := b.watchDeletions(ctx, prefix)
+	if err != nil {
+		return nil, err
+	}
+	late, err := gone(n*len(roles), end)
 	if err != nil {
 		return nil, err
 	}
@@ -95,54 +99,60 @@ func (b *bench) expireOnce(ctx context.Context, prefix string, n int, end time.T
 
 // deleteBare deletes as many bindings as the grants have, with the operator's concurrency, and says when each was gone.
 func (b *bench) deleteBare(ctx context.Context, round, n int) (sample, error) {
-	name := func(i int) string { return fmt.Sprintf("bare-storm-%d-%d", round, i) }
+	prefix := fmt.Sprintf("bare-%d-", round)
+	binding := func(i int) *rbacv1.RoleBinding {
+		return bareBinding(fmt.Sprintf("%s%d", prefix, i/len(roles)), roles[i%len(roles)])
+	}
+	n *= len(roles)
 	if err := each(ctx, n, func(ctx context.Context, i int) error {
-		for _, role := range roles {
-			if err := b.admin.Create(ctx, bareBinding(name(i), role)); client.IgnoreAlreadyExists(err) != nil {
-				return err
-			}
-		}
-		return nil
+		return client.IgnoreAlreadyExists(b.bare.Create(ctx, binding(i)))
 	}); err != nil {
 		return nil, fmt.Errorf("create bindings: %w", err)
 	}
-	took, started := make(sample, n*len(roles)), time.Now()
-	err := each(ctx, n, func(ctx context.Context, i int) error {
-		for j, role := range roles {
-			if err := b.admin.Delete(ctx, bareBinding(name(i), role)); err != nil {
-				return err
-			}
-			took[i*len(roles)+j] = time.Since(started)
-		}
-		return nil
-	})
-	return took, err
+	gone, err := b.watchDeletions(ctx, prefix)
+	if err != nil {
+		return nil, err
+	}
+	started := time.Now()
+	if err := each(ctx, n, func(ctx context.Context, i int) error { return b.bare.Delete(ctx, binding(i)) }); err != nil {
+		return nil, fmt.Errorf("delete bindings: %w", err)
+	}
+	return gone(n, started)
 }
 
-// watchDeletions says how long after an instant each of n bindings of grants with a prefix was gone.
-func (b *bench) watchDeletions(ctx context.Context, prefix string, n int, since time.Time) (sample, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Until(since)+patience)
-	defer cancel()
+// watchDeletions begins to watch the bindings of grants with a prefix. What it returns says how long after an instant each
+// of n was gone.
+func (b *bench) watchDeletions(ctx context.Context, prefix string) (func(n int, since time.Time) (sample, error), error) {
 	list := &rbacv1.RoleBindingList{}
-	managed := client.MatchingLabels{v1alpha1.LabelManaged: "true"}
-	if err := b.admin.List(ctx, list, client.InNamespace(tenant), managed); err != nil {
+	labelled := client.HasLabels{v1alpha1.LabelGrant}
+	if err := b.admin.List(ctx, list, client.InNamespace(tenant), labelled); err != nil {
 		return nil, fmt.Errorf("list bindings: %w", err)
 	}
-	events, err := b.admin.Watch(ctx, &rbacv1.RoleBindingList{}, client.InNamespace(tenant), managed,
+	events, err := b.admin.Watch(ctx, &rbacv1.RoleBindingList{}, client.InNamespace(tenant), labelled,
 		&client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: list.ResourceVersion}})
 	if err != nil {
 		return nil, fmt.Errorf("watch bindings: %w", err)
 	}
-	defer events.Stop()
-	var late sample
-	for event := range events.ResultChan() {
-		if event.Type == watch.Deleted && strings.HasPrefix(event.Object.(*rbacv1.RoleBinding).Labels[v1alpha1.LabelGrant], prefix) {
-			if late = append(late, time.Since(since)); len(late) == n {
-				return late, nil
+	return func(n int, since time.Time) (sample, error) {
+		defer events.Stop()
+		timeout := time.After(time.Until(since) + patience)
+		var late sample
+		for len(late) < n {
+			select {
+			case event, open := <-events.ResultChan():
+				if !open {
+					return nil, errors.New("the watch of the bindings ended")
+				}
+				o, ok := event.Object.(*rbacv1.RoleBinding)
+				if ok && event.Type == watch.Deleted && strings.HasPrefix(o.Labels[v1alpha1.LabelGrant], prefix) {
+					late = append(late, time.Since(since))
+				}
+			case <-timeout:
+				return nil, fmt.Errorf("only %d of %d bindings were deleted", len(late), n)
 			}
 		}
-	}
-	return nil, fmt.Errorf("only %d of %d bindings were deleted", len(late), n)
+		return late, nil
+	}, nil
 }
 
 // untilActive waits until grants with a prefix are active.
