@@ -1,0 +1,200 @@
+package gateway
+
+import (
+	"context"
+	"io"
+	stdlog "log"
+	"net/http"
+	"net/http/httputil"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"k8s.io/apimachinery/pkg/util/sets"
+	apirequest "k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/apiserver/pkg/server/filters"
+	"k8s.io/utils/clock"
+
+	"supportaccess.dev/operator/internal/access"
+)
+
+// recorder puts on record what engineers do.
+type recorder interface {
+	// Received returns when it is on record that a request came and what was decided. If it fails the request must not go
+	// on: nothing happens off the record.
+	Received(ctx context.Context, x *exchange, decided *refusal) error
+	// Started records that a stream has begun.
+	Started(ctx context.Context, x *exchange, status int)
+	// Completed records how a request ended.
+	Completed(ctx context.Context, x *exchange, status int)
+}
+
+// presences make known that an engineer is there, before the first request goes on.
+type presences interface {
+	// Arrive returns when it is known that this replica lets an engineer in.
+	Arrive(ctx context.Context, s *standing, engineer string) error
+}
+
+// freshness says whether what the gateway knows of grants is what the API server knows.
+type freshness interface {
+	// Stale says why what is known may be out of date, empty while it is not.
+	Stale() string
+}
+
+// door is what every request passes.
+type door struct {
+	grants      *Grants
+	connections *connections
+	recorder    recorder
+	presence    presences
+	freshness   freshness
+	proxy       *httputil.ReverseProxy
+	clock       clock.PassiveClock
+	infos       *apirequest.RequestInfoFactory
+	longRunning apirequest.LongRunningRequestCheck
+	counters    *counters
+}
+
+// requestInfos reads requests as the API server does.
+func requestInfos() *apirequest.RequestInfoFactory {
+	return &apirequest.RequestInfoFactory{APIPrefixes: sets.NewString("api", "apis"), GrouplessAPIPrefixes: sets.NewString("api")}
+}
+
+func longRunning() apirequest.LongRunningRequestCheck {
+	return filters.BasicLongRunningRequestCheck(
+		sets.NewString("watch", "proxy"), sets.NewString("attach", "exec", "proxy", "log", "portforward"))
+}
+
+var discardLog = stdlog.New(io.Discard, "", 0)
+
+// maxBody is how long the body of a request may be: as long as the API server takes one.
+const maxBody = 3 << 20
+
+// ServeHTTP lets a request through, or says why not.
+func (h *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	received := h.clock.Now()
+	if refused := clean(r); refused != nil {
+		h.counters.denied("hygiene")
+		answer(w, refused)
+		return
+	}
+	s, engineer, refused := h.identify(r)
+	if refused != nil {
+		h.counters.denied("credential")
+		answer(w, refused)
+		return
+	}
+	info, err := h.infos.NewRequestInfo(r)
+	if err != nil {
+		h.counters.denied("hygiene")
+		answer(w, badRequest("the path cannot be read"))
+		return
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	x := &exchange{
+		id: uuid.NewString(), standing: s, engineer: engineer, request: r, info: info, received: received,
+		longRunning: h.longRunning(r, info), cancel: cancel,
+	}
+	h.serve(w, r.WithContext(context.WithValue(ctx, exchangeKey{}, x)), x)
+}
+
+// identify finds out whose credential a request carries.
+func (h *door) identify(r *http.Request) (*standing, string, *refusal) {
+	scheme, token, found := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !found || !strings.EqualFold(scheme, "Bearer") {
+		return nil, "", unknownCredential()
+	}
+	hash, ok := access.TokenHash(strings.TrimSpace(token))
+	if !ok {
+		return nil, "", unknownCredential()
+	}
+	s, engineer, ok := h.grants.find(hash)
+	if !ok {
+		return nil, "", unknownCredential()
+	}
+	return s, engineer, nil
+}
+
+// serve decides, records, and forwards. The order is what makes it safe: nothing is forwarded that is not on record, and
+// whether the grant is open is asked once more when the request can be cut.
+func (h *door) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
+	decided := h.decide(r, x)
+	if err := h.recorder.Received(r.Context(), x, decided); err != nil {
+		h.counters.denied("record")
+		answer(w, unavailable("what you ask for could not be put on record, so it is not done"))
+		return
+	}
+	if decided != nil {
+		h.counters.denied("rule")
+		answer(w, decided)
+		return
+	}
+	status := http.StatusForbidden
+	defer func() {
+		if x.writer != nil && x.writer.status != 0 {
+			status = x.writer.status
+		}
+		h.counters.completed(x.info.Verb, status)
+		h.recorder.Completed(context.WithoutCancel(r.Context()), x, status)
+	}()
+	if err := h.presence.Arrive(r.Context(), x.standing, x.engineer); err != nil {
+		status = http.StatusServiceUnavailable
+		answer(w, unavailable("it could not be made known that you are here"))
+		return
+	}
+	c := connectionOf(r.Context())
+	writer := newWriter(w, x)
+	if refused := c.enter(x); refused != nil {
+		answer(writer, refused)
+		return
+	}
+	defer c.leave(x)
+	if ended := h.grants.endOf(x.standing.key, x.standing.uid, x.engineer); ended != nil {
+		x.cause.CompareAndSwap(nil, ended)
+		answer(writer, x.over(ended))
+		return
+	}
+	h.forward(writer, r, x)
+}
+
+// decide says why a request is not let through, nil if it is.
+func (h *door) decide(r *http.Request, x *exchange) *refusal {
+	if stale := h.freshness.Stale(); stale != "" {
+		return unavailable(stale)
+	}
+	if ended := h.grants.endOf(x.standing.key, x.standing.uid, x.engineer); ended != nil {
+		return x.over(ended)
+	}
+	verdict := x.standing.verdict(x.received)
+	if rule := judge(x.standing, verdict.Namespaces, r, x.info); rule != "" {
+		return forbidden(x.standing, rule)
+	}
+	return nil
+}
+
+func (h *door) forward(w *writer, r *http.Request, x *exchange) {
+	if r.Body != nil && !upgrading(r) {
+		r.Body = &counted{ReadCloser: http.MaxBytesReader(w, r.Body, maxBody), exchange: x}
+	}
+	if x.longRunning {
+		w.started = func(status int) { h.recorder.Started(context.WithoutCancel(r.Context()), x, status) }
+	}
+	h.proxy.ServeHTTP(w, r)
+}
+
+// counted counts what a client sends.
+type counted struct {
+	io.ReadCloser
+	exchange *exchange
+}
+
+// Read reads a part of the body.
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.ReadCloser.Read(p)
+	c.exchange.in.Add(int64(n))
+	return n, err
+}
+
+// elapsed returns how long an exchange has lasted.
+func (x *exchange) elapsed(now time.Time) time.Duration { return now.Sub(x.received) }

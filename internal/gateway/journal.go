@@ -1,0 +1,174 @@
+package gateway
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/go-logr/logr"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
+	"k8s.io/utils/clock"
+
+	"supportaccess.dev/operator/api/v1alpha1"
+	"supportaccess.dev/operator/internal/access"
+	"supportaccess.dev/operator/internal/audit"
+)
+
+// journal puts on record what engineers do.
+type journal struct {
+	log     audit.Log
+	clock   clock.PassiveClock
+	replica string
+	logger  logr.Logger
+}
+
+// Bounds of what an entry repeats of a request.
+const (
+	maxURI     = 4 << 10
+	maxAgent   = 512
+	maxCommand = 4 << 10
+	maxMessage = 4 << 10
+	// recordTime bounds how long the end of a request may wait to be recorded.
+	recordTime = 10 * time.Second
+)
+
+// Received records a request that is let through, before it is, and one that is refused, before the client hears of it.
+func (j *journal) Received(ctx context.Context, x *exchange, decided *refusal) error {
+	entry := j.entry(x)
+	entry.Stage = auditv1.StageRequestReceived
+	if decided != nil {
+		entry.Stage = auditv1.StageResponseComplete
+		status := statusOf(decided)
+		status.Message = clip(status.Message, maxMessage)
+		entry.ResponseStatus = &status
+		entry.DurationMillis = millis(x.elapsed(j.clock.Now()))
+	}
+	return j.log.Append(ctx, entry)
+}
+
+// Started records that a stream has begun.
+func (j *journal) Started(ctx context.Context, x *exchange, status int) {
+	entry := j.entry(x)
+	entry.Stage = auditv1.StageResponseStarted
+	entry.ResponseStatus = &metav1.Status{Code: int32(status)} //nolint:gosec // HTTP status codes are three digits.
+	j.after(ctx, entry)
+}
+
+// Completed records how a request ended.
+func (j *journal) Completed(ctx context.Context, x *exchange, status int) {
+	entry := j.entry(x)
+	entry.Stage = auditv1.StageResponseComplete
+	entry.ResponseStatus = &metav1.Status{Code: int32(status)} //nolint:gosec // HTTP status codes are three digits.
+	entry.BytesIn, entry.BytesOut = x.in.Load(), x.out.Load()
+	entry.DurationMillis = millis(x.elapsed(j.clock.Now()))
+	if why := x.cause.Load(); why != nil {
+		entry.Cause = clip(why.reason+": "+why.message, maxMessage)
+	}
+	j.after(ctx, entry)
+}
+
+// after records what has already happened. That it began is on record, so nothing is lost but its end; the next request
+// that cannot be recorded is refused.
+func (j *journal) after(ctx context.Context, entry *audit.Entry) {
+	ctx, cancel := context.WithTimeout(ctx, recordTime)
+	defer cancel()
+	if err := j.log.Append(ctx, entry); err != nil {
+		j.logger.Error(err, "Could not record the end of a request", "auditID", entry.AuditID)
+	}
+}
+
+func (j *journal) entry(x *exchange) *audit.Entry {
+	now := metav1.NewMicroTime(j.clock.Now())
+	grant := x.standing.facts.Record.Spec.Grant
+	user := authenticationv1.UserInfo{
+		Username: access.GatewayUsername(grant, x.engineer), Groups: []string{v1alpha1.EngineersGroup},
+	}
+	entry := &audit.Entry{
+		Event: auditv1.Event{
+			TypeMeta:                 metav1.TypeMeta{APIVersion: "audit.k8s.io/v1", Kind: "Event"},
+			Level:                    auditv1.LevelMetadata,
+			AuditID:                  types.UID(x.id),
+			RequestURI:               clip(publicURI(x.request.URL), maxURI),
+			Verb:                     x.info.Verb,
+			User:                     user,
+			SourceIPs:                sourceOf(x.request),
+			UserAgent:                clip(x.request.UserAgent(), maxAgent),
+			RequestReceivedTimestamp: metav1.NewMicroTime(x.received),
+			StageTimestamp:           now,
+		},
+		Labels:   map[string]string{audit.LabelSource: audit.Source},
+		Grant:    audit.Grant{Namespace: grant.Namespace, Name: grant.Name, UID: string(grant.UID)},
+		Engineer: x.engineer,
+		Case:     x.standing.caseID,
+		Replica:  j.replica,
+		Command:  commandOf(x),
+	}
+	if x.info.IsResourceRequest {
+		entry.ObjectRef = &auditv1.ObjectReference{
+			Resource: x.info.Resource, Subresource: x.info.Subresource, Namespace: x.info.Namespace, Name: x.info.Name,
+			APIGroup: x.info.APIGroup, APIVersion: x.info.APIVersion,
+		}
+	}
+	return entry
+}
+
+// sourceOf returns the address from which a client came. What a client says of itself is no address.
+func sourceOf(r *http.Request) []string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return nil
+	}
+	return []string{host}
+}
+
+// publicParameters are the parameters of a query whose values are kept: they say what was looked at. Of the others, which
+// a kind may define for itself, only the names are.
+var publicParameters = map[string]bool{
+	"watch": true, "limit": true, "continue": false, "resourceVersion": true, "resourceVersionMatch": true, "timeoutSeconds": true,
+	"allowWatchBookmarks": true, "sendInitialEvents": true, "labelSelector": true, "fieldSelector": true, "pretty": true,
+	"container": true, "stdin": true, "stdout": true, "stderr": true, "tty": true, "command": true, "follow": true, "previous": true,
+	"sinceSeconds": true, "sinceTime": true, "tailLines": true, "limitBytes": true, "timestamps": true, "insecureSkipTLSVerifyBackend": true,
+	"stream": true, "dryRun": true, "fieldManager": true, "fieldValidation": true, "force": true, "propagationPolicy": true,
+	"gracePeriodSeconds": true, "orphanDependents": true, "timeout": true, "verbose": true, "exclude": true,
+}
+
+// publicURI returns a request's target as it may be kept.
+func publicURI(u *url.URL) string {
+	query := u.Query()
+	for name, values := range query {
+		if publicParameters[name] {
+			continue
+		}
+		for i := range values {
+			values[i] = "-"
+		}
+	}
+	kept := url.URL{Path: u.Path, RawQuery: query.Encode()}
+	return kept.RequestURI()
+}
+
+// commandOf returns what is to be run in a pod.
+func commandOf(x *exchange) []string {
+	if x.info.Resource != "pods" || x.info.Subresource != "exec" {
+		return nil
+	}
+	var command []string
+	left := maxCommand
+	for _, word := range x.request.URL.Query()["command"] {
+		word = clip(strings.ToValidUTF8(word, "\uFFFD"), left)
+		left -= len(word)
+		command = append(command, word)
+		if left == 0 {
+			break
+		}
+	}
+	return command
+}
+
+func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -1,0 +1,174 @@
+package gateway
+
+import (
+	"slices"
+	"time"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"supportaccess.dev/operator/api/v1alpha1"
+	"supportaccess.dev/operator/internal/lifecycle"
+	"supportaccess.dev/operator/internal/review"
+)
+
+// standing is one grant as the gateway knows it. It is never changed: what is learnt later makes another.
+type standing struct {
+	key types.NamespacedName
+	uid types.UID
+	// caseID is the support case, empty if there is none.
+	caseID string
+	// facts are what a verdict is reached from, but for the instant.
+	facts lifecycle.Facts
+	// roles are the rules of the grant's ClusterRoles, by name.
+	roles map[string][]rbacv1.PolicyRule
+	// never are the rules that no request may touch: everybody's and those of the policies.
+	never []rbacv1.PolicyRule
+	// content names the roles that are elevated in a policy.
+	elevated []string
+	// limits bound what an engineer may have open: the tightest of the policies'.
+	limits limits
+	// hashes are the engineers by the hash of their credential.
+	hashes map[string]string
+}
+
+// limits bound what an engineer may have open.
+type limits struct {
+	idle        time.Duration
+	connections int
+	streamBytes int64
+}
+
+// Defaults of a policy that says nothing about sessions, those of the API.
+const (
+	defaultIdle        = time.Hour
+	defaultConnections = 32
+	defaultStreamBytes = 16 << 20
+)
+
+// end is why a grant, or one engineer's part in it, is not open.
+type end struct {
+	// reason is one word, message a sentence.
+	reason, message string
+}
+
+// endOf returns why an engineer may not come in at an instant, nil if the engineer may.
+func (s *standing) endOf(engineer string, now time.Time) *end {
+	verdict := s.verdict(now)
+	if ended := endOfVerdict(s, verdict); ended != nil {
+		return ended
+	}
+	if !slices.Contains(verdict.Engineers, engineer) {
+		return &end{reason: v1alpha1.TransitionEngineerRemoved, message: engineer + " was taken off the grant"}
+	}
+	return nil
+}
+
+// verdict is the lifecycle's, the same as the controller's.
+func (s *standing) verdict(now time.Time) lifecycle.Verdict {
+	facts := s.facts
+	facts.Now = now
+	return lifecycle.Decide(facts)
+}
+
+// endOfVerdict returns why nobody may come in, nil if access is open.
+func endOfVerdict(s *standing, v lifecycle.Verdict) *end {
+	if v.End != nil {
+		return &end{reason: v.End.Reason, message: v.End.Message}
+	}
+	if record := s.facts.Record; record != nil && record.Status.EndTime != nil {
+		return &end{reason: record.Status.EndReason, message: record.Status.EndMessage}
+	}
+	if v.NameUsed {
+		return &end{reason: v1alpha1.EndNameUsed, message: v.Message}
+	}
+	if v.Wants != lifecycle.WantsOpen || v.State != v1alpha1.StateActive {
+		return &end{reason: v.State, message: v.Message}
+	}
+	return nil
+}
+
+// certain are the ends that follow from the grant, its record, decisions and time. All others follow from what lies around
+// it: there the cache of one kind may lag behind that of another, and what looks gone may not have been seen yet.
+var certain = []string{v1alpha1.EndExpired, v1alpha1.EndRevoked, v1alpha1.EndDenied, v1alpha1.EndEngineersRemoved}
+
+// over reports whether an end is for ever. A grant that is merely not open, or that only looks ended, may come back.
+func (s *standing) over(v lifecycle.Verdict) bool {
+	grant, record := s.facts.Grant, s.facts.Record
+	switch {
+	case record != nil && record.Status.EndTime != nil:
+		return true
+	case grant != nil && (!grant.DeletionTimestamp.IsZero() || grant.UID != s.uid):
+		return true
+	default:
+		return v.End != nil && slices.Contains(certain, v.End.Reason)
+	}
+}
+
+// judge adds to the facts what policies, roles and namespaces say of an open grant, as the controller does.
+func (s *standing) judge(now time.Time, policies map[string]review.NamespacePolicy, gone []string) {
+	grant, record := s.facts.Grant, s.facts.Record
+	if grant == nil || record == nil {
+		return
+	}
+	s.facts.World.GoneNamespaces = gone
+	s.facts.World.Prohibitions = review.Sentences(review.Standing(review.Input{
+		Grant: grant, Now: now, Transport: record.Spec.Transport, Policies: policies, Roles: s.roles,
+	}))
+	for _, name := range record.Spec.Roles {
+		rules, ok := s.roles[name]
+		if !ok {
+			s.facts.World.DeletedRoles = append(s.facts.World.DeletedRoles, name)
+			continue
+		}
+		for _, reason := range review.Never(rules) {
+			s.facts.World.WidenedRoles = append(s.facts.World.WidenedRoles, "ClusterRole "+name+": "+reason)
+		}
+	}
+	s.never = slices.Concat(review.BuiltinNever(), review.DefaultNever())
+	s.limits = limits{idle: defaultIdle, connections: defaultConnections, streamBytes: defaultStreamBytes}
+	first := true
+	for _, p := range policies {
+		if p.Policy == nil {
+			continue
+		}
+		s.never = append(s.never, review.RulesOf(p.Policy.Spec.NeverAllow)...)
+		s.elevated = append(s.elevated, elevatedIn(p.Policy, record.Spec.Roles)...)
+		limits := limitsOf(p.Policy)
+		if first {
+			s.limits, first = limits, false
+			continue
+		}
+		s.limits.idle = min(s.limits.idle, limits.idle)
+		s.limits.connections = min(s.limits.connections, limits.connections)
+		s.limits.streamBytes = min(s.limits.streamBytes, limits.streamBytes)
+	}
+}
+
+func elevatedIn(p *v1alpha1.SupportAccessPolicy, roles []string) []string {
+	var out []string
+	for _, role := range p.Spec.Roles {
+		if role.Elevated && slices.Contains(roles, role.Name) {
+			out = append(out, role.Name)
+		}
+	}
+	return out
+}
+
+func limitsOf(p *v1alpha1.SupportAccessPolicy) limits {
+	l := limits{idle: defaultIdle, connections: defaultConnections, streamBytes: defaultStreamBytes}
+	said := p.Spec.Sessions
+	if said == nil {
+		return l
+	}
+	if idle := said.IdleTimeout.OrZero(); idle > 0 {
+		l.idle = idle
+	}
+	if said.MaxConnections > 0 {
+		l.connections = int(said.MaxConnections)
+	}
+	if said.MaxStreamBytes > 0 {
+		l.streamBytes = said.MaxStreamBytes
+	}
+	return l
+}

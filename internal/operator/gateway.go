@@ -1,0 +1,180 @@
+package operator
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"supportaccess.dev/operator/api/v1alpha1"
+	"supportaccess.dev/operator/internal/audit"
+	"supportaccess.dev/operator/internal/gateway"
+)
+
+// ProxyOptions are what the gateway can be told.
+type ProxyOptions struct {
+	BindAddress    string
+	CertDir        string
+	MetricsAddress string
+	HealthAddress  string
+	AuditLog       string
+	LogLevel       string
+	LogFormat      string
+}
+
+// GatewayCommand returns the subcommand that runs the gateway.
+func GatewayCommand(version string) *cobra.Command {
+	var o ProxyOptions
+	command := &cobra.Command{
+		Use:   "gateway",
+		Short: "Let engineers in, and cut them off when their grant ends",
+		Args:  cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error {
+			return runGateway(command.Context(), o, version)
+		},
+	}
+	flags := command.Flags()
+	flags.StringVar(&o.BindAddress, "bind-address", ":9443", "address at which engineers come in, over TLS")
+	flags.StringVar(&o.CertDir, "tls-cert-dir", "/etc/support-access/tls", "folder with tls.crt and tls.key, read again when they change")
+	flags.StringVar(&o.MetricsAddress, "metrics-bind-address", ":8443", "address of the metrics, over TLS and for who may read them; 0 for none")
+	flags.StringVar(&o.HealthAddress, "health-probe-bind-address", ":8081", "address of /healthz and /readyz; 0 for none")
+	flags.StringVar(&o.AuditLog, "audit-log", "/var/log/support-access/audit.log", "file to which every request of an engineer is written before it goes on")
+	flags.StringVar(&o.LogLevel, "log-level", "info", "debug, info or error")
+	flags.StringVar(&o.LogFormat, "log-format", "json", "json or text")
+	return command
+}
+
+func runGateway(ctx context.Context, o ProxyOptions, version string) error {
+	if err := checkLog(o.LogLevel, o.LogFormat); err != nil {
+		return err
+	}
+	setLogger(o.LogLevel, o.LogFormat)
+	config, err := ctrl.GetConfig()
+	if err != nil {
+		return fmt.Errorf("find the API server: %w", err)
+	}
+	config.QPS = -1
+	mgr, hearing, err := newGatewayManager(config, o)
+	if err != nil {
+		return err
+	}
+	log, err := audit.OpenFile(o.AuditLog)
+	if err != nil {
+		return fmt.Errorf("open --audit-log: %w", err)
+	}
+	if err := addGateway(mgr, config, o, hearing, log); err != nil {
+		return err
+	}
+	ctrl.Log.Info("Starting", "version", version)
+	if err := mgr.Start(ctx); err != nil {
+		return fmt.Errorf("run: %w", err)
+	}
+	if err := log.Close(); err != nil {
+		return fmt.Errorf("close --audit-log: %w", err)
+	}
+	return nil
+}
+
+// newGatewayManager returns the manager with the cache from which the gateway knows grants, and what listens whether it
+// is fed.
+func newGatewayManager(config *rest.Config, o ProxyOptions) (ctrl.Manager, *gateway.Hearing, error) {
+	scheme, err := Scheme()
+	if err != nil {
+		return nil, nil, err
+	}
+	managed := labels.SelectorFromSet(labels.Set{v1alpha1.LabelManaged: "true"})
+	heard := rest.CopyConfig(config)
+	hearing := gateway.Hear(heard, clock.RealClock{})
+	mgr, err := ctrl.NewManager(heard, ctrl.Options{
+		Scheme: scheme,
+		Cache: cache.Options{
+			DefaultTransform: cache.TransformStripManagedFields(),
+			ByObject: map[client.Object]cache.ByObject{
+				&rbacv1.RoleBinding{}:        {Label: managed},
+				&rbacv1.ClusterRoleBinding{}: {Label: managed},
+			},
+		},
+		Metrics:                metricsserver.Options{BindAddress: o.MetricsAddress, SecureServing: true, FilterProvider: filters.WithAuthenticationAndAuthorization},
+		HealthProbeBindAddress: o.HealthAddress,
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("make the manager: %w", err)
+	}
+	return mgr, hearing, nil
+}
+
+// addGateway registers the gateway with its certificate and its health checks.
+func addGateway(mgr ctrl.Manager, config *rest.Config, o ProxyOptions, hearing *gateway.Hearing, log audit.Log) error {
+	certificate, err := watchCertificate(mgr, o.CertDir)
+	if err != nil {
+		return err
+	}
+	writer, err := client.New(config, client.Options{Scheme: mgr.GetScheme()})
+	if err != nil {
+		return fmt.Errorf("make a client: %w", err)
+	}
+	listener, err := net.Listen("tcp", o.BindAddress)
+	if err != nil {
+		return fmt.Errorf("listen on --bind-address: %w", err)
+	}
+	door, err := gateway.New(gateway.Options{
+		Listener: listener, Certificate: certificate, API: config, Hearing: hearing, Reader: mgr.GetClient(), Client: writer, Log: log,
+		Replica: replicaName(), ReplicaUID: types.UID(os.Getenv("POD_UID")),
+		Registry: ctrlmetrics.Registry, Clock: clock.RealClock{}, Logger: ctrl.Log.WithName("gateway"),
+	})
+	if err != nil {
+		return err
+	}
+	if err := door.SetupWithManager(mgr); err != nil {
+		return fmt.Errorf("set up the gateway: %w", err)
+	}
+	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
+		return fmt.Errorf("add health check: %w", err)
+	}
+	if err := mgr.AddReadyzCheck("grants", door.Ready); err != nil {
+		return fmt.Errorf("add readiness check: %w", err)
+	}
+	return nil
+}
+
+// watchCertificate reads the serving certificate now and whenever its files change.
+func watchCertificate(mgr ctrl.Manager, dir string) (func(*tls.ClientHelloInfo) (*tls.Certificate, error), error) {
+	watcher, err := certwatcher.New(filepath.Join(dir, corev1.TLSCertKey), filepath.Join(dir, corev1.TLSPrivateKeyKey))
+	if err != nil {
+		return nil, fmt.Errorf("read the serving certificate in --tls-cert-dir: %w", err)
+	}
+	if err := mgr.Add(watcher); err != nil {
+		return nil, fmt.Errorf("watch the serving certificate: %w", err)
+	}
+	return watcher.GetCertificate, nil
+}
+
+// replicaName is the pod's name, or the host's outside of a cluster.
+func replicaName() string {
+	if pod := os.Getenv("POD_NAME"); pod != "" {
+		return pod
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return "gateway"
+	}
+	return host
+}
