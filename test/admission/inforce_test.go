@@ -113,10 +113,14 @@ func proofs() map[string]proof {
 		"support-access-never":                    creating(&w.engineer, clusterRole),
 		"support-access-never-secrets":            creating(&w.engineer, tokenSecret),
 		"support-access-never-here":               creating(&w.engineer, configMap(v1alpha1.SystemNamespace)),
+		"support-access-sessions":                 creating(&w.root, session(gatewayPod)),
+		"support-access-gateway":                  creating(&w.gateway, clusterRole),
+		"support-access-gateway-users":            creating(&w.controller, clusterRole),
 	}
 	all := map[string]proof{
 		"support-access-grant-expired":    warning("support-access-grant-expired", &w.ana, grant(mail, "x", stampedBy("ana"), expiring("2020-01-01T00:00:00Z"))),
 		"support-access-grant-unreadable": warning("support-access-grant-unreadable", &w.flux, grant(mail, "x", stampedBy(fluxName), expiring(soon))),
+		"support-access-grant-direct":     warning("support-access-grant-direct", &w.cara, grant(named, "x", stampedBy("cara"), fitting, through(v1alpha1.TransportDirect))),
 		"support-access-grant-name-used":  warning("support-access-grant-name-used", &w.cara, grant(shop, "used", stampedBy("cara"))),
 	}
 	for name, attempt := range attempts {

@@ -13,6 +13,17 @@ func keyed(g *v1alpha1.SupportAccessGrant) {
 	}
 }
 
+func through(transport v1alpha1.Transport) func(*v1alpha1.SupportAccessGrant) {
+	return func(g *v1alpha1.SupportAccessGrant) { g.Spec.Transport = transport }
+}
+
+// fitting is what policy strict takes.
+func fitting(g *v1alpha1.SupportAccessGrant) {
+	g.Spec.Case = &v1alpha1.Case{ID: "CASE-1"}
+	g.Spec.Engineers = []v1alpha1.Engineer{{Name: "ana@vendor.example"}}
+	g.Spec.Roles = []string{configuration}
+}
+
 func TestWhatIsProbablyNotMeantIsWarnedOf(t *testing.T) {
 	used := record(mail, "used-before")
 	w.controller.make(t, used)
@@ -43,6 +54,13 @@ func TestWhatIsProbablyNotMeantIsWarnedOf(t *testing.T) {
 			"metadata.name: used-before was used before, says record used-before: this grant opens nothing: choose a new name",
 		},
 		"a name that was used in another namespace": {w.ana, grant(mail, "fresh"), "", ""},
+		"Direct where Gateway is offered too": {
+			w.cara, grant(named, "x", fitting, through(v1alpha1.TransportDirect)), "support-access-grant-direct",
+			"spec.transport: Direct: what the engineers do is not recorded, and connections that are open when the grant ends cannot be cut: with Gateway it is and they are",
+		},
+		"Gateway, by name":                   {w.cara, grant(named, "x", fitting, through(v1alpha1.TransportGateway)), "", ""},
+		"Gateway, as the policy's first":     {w.cara, grant(named, "x", fitting), "", ""},
+		"Direct where nothing else is to be": {w.ana, grant(mail, "x", through(v1alpha1.TransportDirect)), "", ""},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -44,6 +44,7 @@ const (
 // User names that are not plain.
 const (
 	controllerName = "system:serviceaccount:support-access-system:support-access-controller"
+	gatewayName    = "system:serviceaccount:support-access-system:support-access-gateway"
 	engineerName   = "system:serviceaccount:support-access-credentials:engineer"
 	fluxName       = "system:serviceaccount:pipelines:flux"
 	visitorName    = "supportaccess.dev:mail:case-1:ana@vendor.example"
@@ -66,6 +67,8 @@ type world struct {
 	root *person
 	// controller is the operator's ServiceAccount, with every right: what it is refused, admission refused.
 	controller *person
+	// gateway is the gateway's ServiceAccount, with every right, as in the pod gatewayPod.
+	gateway *person
 	// engineer and visitor are identities of support access, Direct and Gateway, with every right.
 	engineer, visitor *person
 	// ana may grant the plain roles in mail, and revoke there.
@@ -117,6 +120,19 @@ func (w *world) as(t *testing.T, user string, groups ...string) *person {
 	return p
 }
 
+// gatewayPod is the pod to which the gateway's token is bound.
+const gatewayPod = "support-access-gateway-1"
+
+// inPod is root in the guise of the gateway's ServiceAccount, with a token bound to that pod; empty for one that is bound to none.
+func (w *world) inPod(pod string) (*person, error) {
+	config := rest.CopyConfig(w.root.config)
+	config.Impersonate = rest.ImpersonationConfig{UserName: gatewayName, Groups: []string{"system:masters"}}
+	if pod != "" {
+		config.Impersonate.Extra = map[string][]string{"authentication.kubernetes.io/pod-name": {pod}}
+	}
+	return w.person(gatewayName, config, rest.NoWarnings{})
+}
+
 // meetPeople makes the clients. The engineer's token is made before admission forbids it to everybody.
 func (w *world) meetPeople(ctx context.Context) error {
 	users := map[string]**person{"ana": &w.ana, "bob": &w.bob, "cara": &w.cara, "dan": &w.dan, "eve": &w.eve, visitorName: &w.visitor}
@@ -126,6 +142,10 @@ func (w *world) meetPeople(ctx context.Context) error {
 			return err
 		}
 		*p = made
+	}
+	var err error
+	if w.gateway, err = w.inPod(gatewayPod); err != nil {
+		return err
 	}
 	accounts := map[string]**person{controllerName: &w.controller, engineerName: &w.engineer, fluxName: &w.flux}
 	for name, p := range accounts {
