@@ -205,8 +205,8 @@ func TestExtraSystemUsersAreExceptedInEveryGuard(t *testing.T) {
 			t.Errorf("%s: systemUsers is %s", policy.Name, got)
 		}
 	}
-	if changed != 4 {
-		t.Errorf("%d objects changed, want the 4 guards", changed)
+	if changed != 5 {
+		t.Errorf("%d objects changed, want the 5 guards", changed)
 	}
 }
 

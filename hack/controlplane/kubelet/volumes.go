@@ -10,6 +10,7 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 
 	"supportaccess.dev/operator/hack/controlplane"
@@ -180,6 +181,12 @@ func (s *sandbox) token(ctx context.Context, audience string) (string, error) {
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds}}
 	if audience != "" {
 		request.Spec.Audiences = []string{audience}
+	}
+	// As the kubelet's: the API server tells from such a token which pod speaks. A pod that is not stored has none.
+	if asksForUID(s.spec) {
+		request.Spec.BoundObjectRef = &authenticationv1.BoundObjectReference{
+			APIVersion: "v1", Kind: "Pod", Name: s.pod.Name, UID: types.UID(s.uid),
+		}
 	}
 	answer, err := s.client.CoreV1().ServiceAccounts(s.pod.Namespace).
 		CreateToken(ctx, s.serviceAccount(), request, metav1.CreateOptions{})
