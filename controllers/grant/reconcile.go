@@ -163,7 +163,7 @@ func (r *Reconciler) dropRemoved(ctx context.Context, s *sight, verdict lifecycl
 		if s.credentials[name] == nil && s.accounts[name] == nil && !s.readers[name] {
 			continue
 		}
-		if err := r.Keeper.Dismantle(ctx, name); err != nil {
+		if err := r.Keeper.DismantleOwn(ctx, s.record.Spec.Grant, name); err != nil {
 			return fmt.Errorf("take %q off: %w", removal.Engineer, err)
 		}
 	}
@@ -185,6 +185,9 @@ func (r *Reconciler) open(ctx context.Context, s *sight, verdict *lifecycle.Verd
 	}
 	if err := r.show(ctx, s); err != nil {
 		return outcome{problem: err}
+	}
+	if err := r.checkNames(ctx, s, *verdict); err != nil {
+		return r.halfOpen(ctx, s, err)
 	}
 	giving, cancel := context.WithTimeout(ctx, passTime)
 	defer cancel()

@@ -25,6 +25,8 @@ type Remains struct {
 	Engineers []string
 	// Bindings are the bindings to delete. One without a UID is deleted if it was made for the grant.
 	Bindings []v1alpha1.RecordedBinding
+	// Given says that access was given once. Until then what lies under the grant's names may be a stranger's.
+	Given bool
 	// Cut says that the bindings were deleted already, and that it is left to make sure of it.
 	Cut bool
 }
@@ -38,7 +40,7 @@ func RemainsOf(record *v1alpha1.SupportAccessRecord, namespaces []string) Remain
 			remains.Bindings = append(remains.Bindings, b)
 		}
 	}
-	if record.Status.ProvisionedTime != nil {
+	if remains.Given = record.Status.ProvisionedTime != nil; remains.Given {
 		return remains
 	}
 	for _, namespace := range namespaces {
@@ -61,7 +63,12 @@ func (k Keeper) Close(ctx context.Context, remains Remains) error {
 	failures := make([]error, len(remains.Engineers))
 	for i, engineer := range remains.Engineers {
 		group.Go(func() error {
-			failures[i] = k.Dismantle(ctx, IdentityName(remains.Grant, engineer))
+			name := IdentityName(remains.Grant, engineer)
+			if remains.Given {
+				failures[i] = k.Dismantle(ctx, name)
+			} else {
+				failures[i] = k.DismantleOwn(ctx, remains.Grant, name)
+			}
 			return nil
 		})
 	}

@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -326,11 +325,7 @@ func credentialOf(order Order, engineer v1alpha1.Engineer, secret *corev1.Secret
 // Dismantle takes away what one engineer authenticates as, by the name that its objects share: first the way to fetch the
 // credential, then the credential, then the identity.
 func (k Keeper) Dismantle(ctx context.Context, name string) error {
-	meta := metav1.ObjectMeta{Namespace: v1alpha1.CredentialsNamespace, Name: name}
-	for _, object := range []client.Object{
-		&rbacv1.RoleBinding{ObjectMeta: meta}, &rbacv1.Role{ObjectMeta: meta},
-		&corev1.Secret{ObjectMeta: meta}, &corev1.ServiceAccount{ObjectMeta: meta},
-	} {
+	for _, object := range identityObjects(name) {
 		if err := k.Client.Delete(ctx, object); err != nil && !apierrors.IsNotFound(err) {
 			return fmt.Errorf("delete %T %s: %w", object, name, err)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -43,7 +44,7 @@ type NameTakenError struct {
 
 // Error says which object is in the way.
 func (e *NameTakenError) Error() string {
-	return fmt.Sprintf("%s %s/%s exists and was not made for this grant: remove it", e.Kind, e.Namespace, e.Name)
+	return fmt.Sprintf("%s %s/%s exists and was not made for this grant: remove it", strings.TrimPrefix(e.Kind, "*v1."), e.Namespace, e.Name)
 }
 
 // IsNameTaken reports whether an error says that a name is taken.

@@ -1,8 +1,11 @@
 package e2e
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -171,18 +174,80 @@ func TestWhatLiesUnderAChildsNameIsNotAdopted(t *testing.T) {
 			return nil
 		})
 	}
-	// One is given up, and the stranger's binding outlives it; the others are mended.
-	grants["RoleBinding"].delete(t)
-	grants["RoleBinding"].isGone(t)
-	isAsPlanted(t, tn, planted["RoleBinding"])
-	for _, kind := range []string{"Secret", "ServiceAccount"} {
-		if err := tn.Admin.Delete(t.Context(), planted[kind]); err != nil {
-			t.Fatal(err)
+	isTriedWithoutGiving(t, grants["RoleBinding"], planted["RoleBinding"])
+	// Those in whose way a binding or a Secret is are given up, and the stranger's outlives them; the last is mended.
+	for _, kind := range []string{"RoleBinding", "Secret"} {
+		grants[kind].delete(t)
+		grants[kind].isGone(t)
+		isAsPlanted(t, tn, planted[kind])
+		if kind == "Secret" {
+			says(t, theOperator.pod.Tail(), "Left alone what was not made for this grant")
 		}
-		object := grants[kind].is(t, v1alpha1.StateActive)
-		lacksConditions(t, object, v1alpha1.ConditionStalled)
-		mayRead(t, grants[kind].engineer(t), tn.namespace)
 	}
+	if err := tn.Admin.Delete(t.Context(), planted["ServiceAccount"]); err != nil {
+		t.Fatal(err)
+	}
+	object := grants["ServiceAccount"].is(t, v1alpha1.StateActive)
+	lacksConditions(t, object, v1alpha1.ConditionStalled)
+	mayRead(t, grants["ServiceAccount"].engineer(t), tn.namespace)
+}
+
+// isTriedWithoutGiving has a grant tried again in whose way something is, and fails the test if a try made a binding.
+func isTriedWithoutGiving(t *testing.T, g *grantInTest, planted client.Object) {
+	t.Helper()
+	before := g.requests(t)
+	looks := func(log []string) (n int) {
+		for _, line := range log {
+			if strings.HasPrefix(line, "get rolebindings") && strings.HasSuffix(line, planted.GetName()) {
+				n++
+			}
+		}
+		return n
+	}
+	var after []string
+	world.Eventually(t, "it is tried twice more", func() error {
+		object, err := g.get(t)
+		if err != nil {
+			return err
+		}
+		// A look at the grant is a try.
+		object.Annotations = map[string]string{"look": object.ResourceVersion}
+		if err := g.tenant.admin.Update(t.Context(), object); err != nil {
+			return err
+		}
+		after = g.requests(t)
+		if now := looks(after); now < looks(before)+4 {
+			return fmt.Errorf("the operator has looked %d times", now)
+		}
+		return nil
+	})
+	for _, line := range after[len(before):] {
+		if strings.HasPrefix(line, "create rolebindings") {
+			t.Errorf("a try gave something: %s", line)
+		}
+	}
+}
+
+// requests are what the operator asked of the API server in the grant's namespace, as verb, resource and name.
+func (g *grantInTest) requests(t *testing.T) []string {
+	t.Helper()
+	content, err := os.ReadFile(g.tenant.ControlPlane.AuditLogPath())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for line := range bytes.Lines(content) {
+		var one struct {
+			Verb      string
+			User      struct{ Username string }
+			ObjectRef struct{ Namespace, Resource, Name string }
+		}
+		if json.Unmarshal(line, &one) != nil || one.ObjectRef.Namespace != g.Namespace || !strings.HasSuffix(one.User.Username, ":"+v1alpha1.ControllerServiceAccount) {
+			continue
+		}
+		out = append(out, fmt.Sprintf("%s %s %s", one.Verb, one.ObjectRef.Resource, one.ObjectRef.Name))
+	}
+	return out
 }
 
 // isAsPlanted fails the test if an object is not as somebody made it.
