@@ -24,6 +24,10 @@ var everyFlag = map[string]any{
 		"server": "https://api.example:6443", "caBundle": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----",
 	},
 	"extraSystemUsers": []string{"a", "b"},
+	"gateway": map[string]any{
+		"enabled": true, "server": "https://gateway.example:8443", "caBundle": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----",
+		"tls": map[string]any{"serverName": "gateway.example"},
+	},
 }
 
 func TestTheBinaryTakesTheArgsOfEveryPod(t *testing.T) {
@@ -32,8 +36,8 @@ func TestTheBinaryTakesTheArgsOfEveryPod(t *testing.T) {
 		t.Fatal(err)
 	}
 	templates := podTemplates(t, renderAll(t, everyFlag))
-	if len(templates) != 2 {
-		t.Fatalf("%d workloads are rendered, want the Deployment and the Job", len(templates))
+	if len(templates) != 3 {
+		t.Fatalf("%d workloads are rendered, want two Deployments and the Job", len(templates))
 	}
 	for name, template := range templates {
 		container := template.Spec.Containers[0]
@@ -183,7 +187,7 @@ func TestTheImageRunsAsThePodsSay(t *testing.T) {
 			user = i.args[0]
 		}
 	}
-	for name, template := range podTemplates(t, renderAll(t, nil)) {
+	for name, template := range podTemplates(t, renderAll(t, everyFlag)) {
 		context := template.Spec.SecurityContext
 		if *context.RunAsUser != 65532 || *context.RunAsGroup != 65532 || user != "65532:65532" {
 			t.Errorf("%s runs as %d:%d, the image as %s", name, *context.RunAsUser, *context.RunAsGroup, user)

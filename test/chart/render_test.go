@@ -153,9 +153,35 @@ func bindableRoles(t *testing.T, rules []rbacv1.PolicyRule) []string {
 	return names
 }
 
+// withGateway are the values with which there is a gateway.
+var withGateway = map[string]any{"gateway": map[string]any{"enabled": true, "server": "https://gateway.example"}}
+
+// impersonates are the rules of impersonation that there are, by the role that has them.
+var impersonates = map[string]func(rbacv1.PolicyRule) bool{
+	// As one group, with three extras, as one user to whom nothing is bound.
+	"support-access-gateway": func(r rbacv1.PolicyRule) bool {
+		return slices.Equal(r.Verbs, []string{"impersonate:user-info"}) && slices.Equal(r.APIGroups, []string{"authentication.k8s.io"}) &&
+			(slices.Equal(r.Resources, []string{"groups"}) && slices.Equal(r.ResourceNames, []string{v1alpha1.EngineersGroup}) ||
+				slices.Equal(r.Resources, []string{"users"}) && slices.Equal(r.ResourceNames, []string{"supportaccess.dev:probe"}) ||
+				!slices.ContainsFunc(r.Resources, func(s string) bool { return !strings.HasPrefix(s, "userextras/supportaccess.dev/") }))
+	},
+	// To hand it out. Without the ceiling's rights it lets nobody act as anyone.
+	"support-access-controller-gateway": func(r rbacv1.PolicyRule) bool {
+		return slices.Equal(r.Verbs, []string{"impersonate:user-info"}) && slices.Equal(r.APIGroups, []string{"authentication.k8s.io"}) &&
+			slices.Equal(r.Resources, []string{"users"})
+	},
+	// hack/chart compares it with the roles that can be granted.
+	"support-access-aggregate-to-gateway-ceiling": func(r rbacv1.PolicyRule) bool {
+		onlyThrough := !slices.ContainsFunc(r.Verbs, func(v string) bool {
+			return !strings.HasPrefix(v, "impersonate-on:user-info:") || strings.Contains(v, "*")
+		})
+		return onlyThrough && !slices.Contains(slices.Concat(r.APIGroups, r.Resources), "*") && !slices.Contains(r.NonResourceURLs, "*")
+	},
+}
+
 func TestNoRoleHasAWildcardOrEscalatesOrImpersonates(t *testing.T) {
 	checked := 0
-	for _, object := range renderAll(t, nil) {
+	for _, object := range renderAll(t, withGateway) {
 		if object.GetKind() != "ClusterRole" && object.GetKind() != "Role" {
 			continue
 		}
@@ -169,6 +195,9 @@ func TestNoRoleHasAWildcardOrEscalatesOrImpersonates(t *testing.T) {
 			t.Errorf("%s binds Roles", identity(object))
 		}
 		for _, rule := range role.Rules {
+			if known := impersonates[object.GetName()]; known != nil && known(rule) {
+				continue
+			}
 			for _, word := range slices.Concat(rule.Verbs, rule.APIGroups, rule.Resources, rule.ResourceNames, rule.NonResourceURLs) {
 				if strings.Contains(word, "*") || word == "escalate" || strings.HasPrefix(word, "impersonate") {
 					t.Errorf("%s: %q in %v", identity(object), word, rule)
@@ -176,13 +205,13 @@ func TestNoRoleHasAWildcardOrEscalatesOrImpersonates(t *testing.T) {
 			}
 		}
 	}
-	if checked < 15 {
+	if checked < 22 {
 		t.Errorf("only %d roles are rendered", checked)
 	}
 }
 
 func TestNobodyButTheControllerReachesSecretsAndOnlyWhereCredentialsLie(t *testing.T) {
-	for _, object := range renderAll(t, nil) {
+	for _, object := range renderAll(t, withGateway) {
 		if object.GetKind() != "ClusterRole" && object.GetKind() != "Role" {
 			continue
 		}
@@ -193,6 +222,14 @@ func TestNobodyButTheControllerReachesSecretsAndOnlyWhereCredentialsLie(t *testi
 			}
 			switch identity(object) {
 			case "Role support-access-credentials/support-access-controller":
+			case "Role support-access-system/support-access-controller-gateway":
+				if !slices.Equal(rule.ResourceNames, []string{"support-access-gateway-tls"}) {
+					t.Errorf("%s: %v: the gateway's certificate is the one Secret there", identity(object), rule)
+				}
+			case "ClusterRole /support-access-aggregate-to-gateway-ceiling":
+				if !slices.Equal(rule.Verbs, []string{"impersonate-on:user-info:get"}) {
+					t.Errorf("%s: %v: content reads Secrets by name and no more", identity(object), rule)
+				}
 			case "ClusterRole /support-access-aggregate-to-content":
 				if !slices.Equal(rule.Verbs, []string{"get"}) {
 					t.Errorf("%s: %v: content reads Secrets by name and no more", identity(object), rule)
@@ -274,9 +311,10 @@ func TestEveryValueOfAPodIsRenderedIntoEveryPod(t *testing.T) {
 		"priorityClassName": "system-cluster-critical",
 		"resources":         map[string]any{"requests": map[string]any{"cpu": "123m"}},
 	}
+	values["gateway"] = map[string]any{"enabled": true, "resources": values["resources"]}
 	templates := podTemplates(t, renderAll(t, values))
-	if len(templates) != 2 {
-		t.Fatalf("%d workloads are rendered, want the Deployment and the Job", len(templates))
+	if len(templates) != 3 {
+		t.Fatalf("%d workloads are rendered, want two Deployments and the Job", len(templates))
 	}
 	for name, template := range templates {
 		spec, container := template.Spec, template.Spec.Containers[0]

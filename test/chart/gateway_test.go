@@ -1,0 +1,233 @@
+package chart
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"supportaccess.dev/operator/hack/controlplane"
+	"supportaccess.dev/operator/hack/controlplane/helm"
+)
+
+const gatewayName = "support-access-gateway"
+
+// ofGateway renders the chart with a gateway and these values of it.
+func ofGateway(t *testing.T, values map[string]any) []*unstructured.Unstructured {
+	t.Helper()
+	return render(t, map[string]any{"gateway": withValues(values)})
+}
+
+func withValues(values map[string]any) map[string]any {
+	gateway := map[string]any{"enabled": true}
+	for key, value := range values {
+		gateway[key] = value
+	}
+	return gateway
+}
+
+func TestTheChartsGatewayAndThatOfKustomizeAreTheSame(t *testing.T) {
+	binaries, err := controlplane.Build(t.Context(), t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := byIdentity(t, objects(t, []byte(run(t, root(t), binaries.Kubectl, "kustomize", "config/gateway"))))
+	with, without := byIdentity(t, ofGateway(t, nil)), byIdentity(t, render(t, map[string]any{"gateway": map[string]any{"enabled": false}}))
+	if len(plain) < 30 {
+		t.Errorf("kustomize renders only %d objects", len(plain))
+	}
+	for id, want := range plain {
+		if got := with[id]; !reflect.DeepEqual(got, want) {
+			t.Errorf("%s differs:\nchart:     %s\nkustomize: %s", id, asJSON(t, got), asJSON(t, want))
+		}
+	}
+	for id := range with {
+		if _, known := plain[id]; !known && without[id] == nil {
+			t.Errorf("kustomize lacks %s", id)
+		}
+	}
+	for id := range plain {
+		if without[id] != nil {
+			t.Errorf("%s is there without a gateway", id)
+		}
+	}
+}
+
+func TestTheGatewaysServicesFindItsPodsAndTheirPorts(t *testing.T) {
+	rendered := ofGateway(t, nil)
+	gateway, controller := find[appsv1.Deployment](t, rendered, "Deployment", gatewayName), find[appsv1.Deployment](t, rendered, "Deployment", "support-access")
+	pod := gateway.Spec.Template
+	for _, name := range []string{gatewayName, gatewayName + "-metrics"} {
+		service := find[corev1.Service](t, rendered, "Service", name)
+		for key, value := range service.Spec.Selector {
+			if pod.Labels[key] != value {
+				t.Errorf("Service %s looks for %s=%s, the pods have %q", name, key, value, pod.Labels[key])
+			}
+		}
+		if reflect.DeepEqual(service.Spec.Selector, controller.Spec.Selector.MatchLabels) {
+			t.Errorf("Service %s finds the controller", name)
+		}
+		target := service.Spec.Ports[0].TargetPort.StrVal
+		if !slices.ContainsFunc(pod.Spec.Containers[0].Ports, func(p corev1.ContainerPort) bool { return p.Name == target }) {
+			t.Errorf("the pods have no port %q", target)
+		}
+	}
+}
+
+func TestTheGatewayReadsItsCertificateWhereTheModeSaysAndNeverTheKeyOfItsCA(t *testing.T) {
+	cases := map[string]struct {
+		tls    map[string]any
+		secret string
+		// own says that the chart brings the Secret, made that it brings a Certificate.
+		own, made bool
+	}{
+		"self-made": {map[string]any{"mode": "SelfMade"}, "support-access-gateway-tls", true, false},
+		"a Secret":  {map[string]any{"mode": "Secret", "secretName": "wildcard"}, "wildcard", false, false},
+		"cert-manager": {
+			map[string]any{"mode": "CertManager", "issuerRef": map[string]any{"name": "ca"}}, "support-access-gateway-tls", false, true,
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			rendered := ofGateway(t, map[string]any{"server": "https://gateway.example:8443", "tls": c.tls})
+			spec := find[appsv1.Deployment](t, rendered, "Deployment", gatewayName).Spec.Template.Spec
+			volume := spec.Volumes[slices.IndexFunc(spec.Volumes, func(v corev1.Volume) bool { return v.Secret != nil })].Secret
+			var keys []string
+			for _, item := range volume.Items {
+				keys = append(keys, item.Key)
+			}
+			if volume.SecretName != c.secret || !*volume.Optional || !slices.Equal(keys, []string{"tls.crt", "tls.key"}) {
+				t.Errorf("it mounts %+v of Secret %s", keys, volume.SecretName)
+			}
+			if has(rendered, "Secret", c.secret) != c.own || has(rendered, "Certificate", gatewayName) != c.made {
+				t.Errorf("the chart brings the Secret: %t, a Certificate: %t", has(rendered, "Secret", c.secret), has(rendered, "Certificate", gatewayName))
+			}
+			rules := find[rbacv1.Role](t, rendered, "Role", "support-access-controller-gateway").Rules
+			if reaches := slices.ContainsFunc(rules, func(r rbacv1.PolicyRule) bool { return slices.Contains(r.Resources, "secrets") }); reaches != c.own {
+				t.Errorf("the controller reaches the Secret: %t, and makes the certificate: %t", reaches, c.own)
+			}
+			args := find[appsv1.Deployment](t, rendered, "Deployment", "support-access").Spec.Template.Spec.Containers[0].Args
+			if slices.Contains(args, "--gateway-tls-self-made") != c.own || !slices.Contains(args, "--gateway-server=https://gateway.example:8443") {
+				t.Errorf("the controller is told %v", args)
+			}
+		})
+	}
+}
+
+func TestTheCertificateIsOfTheNameAtWhichEngineersReachTheGateway(t *testing.T) {
+	for server, want := range map[string]string{
+		"https://gateway.example:8443": `dnsNames:["gateway.example"]`,
+		"https://gateway.example":      `dnsNames:["gateway.example"]`,
+		"https://192.0.2.1:8443":       `ipAddresses:["192.0.2.1"]`,
+		"https://[2001:db8::1]:8443/":  `ipAddresses:["2001:db8::1"]`,
+	} {
+		rendered := ofGateway(t, map[string]any{"server": server, "tls": map[string]any{"mode": "CertManager", "issuerRef": map[string]any{"name": "ca"}}})
+		for _, object := range rendered {
+			if object.GetKind() != "Certificate" {
+				continue
+			}
+			key, list, _ := strings.Cut(want, ":")
+			if got := asJSON(t, object.Object["spec"].(map[string]any)[key]); got != list {
+				t.Errorf("%s: %s is %s, want %s", server, key, got, list)
+			}
+		}
+	}
+}
+
+func TestALogThatLastsHasOneWriterAndOutlivesTheRelease(t *testing.T) {
+	rendered := ofGateway(t, map[string]any{"audit": map[string]any{"persistence": map[string]any{"enabled": true, "size": "5Gi"}}})
+	claim := find[corev1.PersistentVolumeClaim](t, rendered, "PersistentVolumeClaim", gatewayName+"-audit")
+	if claim.Annotations["helm.sh/resource-policy"] != "keep" || claim.Spec.Resources.Requests.Storage().String() != "5Gi" {
+		t.Errorf("the claim is %v, of %v", claim.Annotations, claim.Spec.Resources.Requests)
+	}
+	deployment := find[appsv1.Deployment](t, rendered, "Deployment", gatewayName)
+	spec := deployment.Spec.Template.Spec
+	mounted := slices.ContainsFunc(spec.Volumes, func(v corev1.Volume) bool {
+		return v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ClaimName == claim.Name
+	})
+	if deployment.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType || !mounted {
+		t.Errorf("strategy %s, volumes %v", deployment.Spec.Strategy.Type, spec.Volumes)
+	}
+	log := "--audit-log=" + spec.Containers[0].VolumeMounts[1].MountPath + "/audit.log"
+	if !slices.Contains(spec.Containers[0].Args, log) {
+		t.Errorf("%v lacks %s", spec.Containers[0].Args, log)
+	}
+	theirs := ofGateway(t, map[string]any{"audit": map[string]any{"persistence": map[string]any{"enabled": true, "existingClaim": "mine"}}})
+	if has(theirs, "PersistentVolumeClaim", gatewayName+"-audit") {
+		t.Error("beside a claim of theirs there is one of the chart's")
+	}
+}
+
+func TestABudgetComesWithTheSecondReplicaOfTheGateway(t *testing.T) {
+	if has(ofGateway(t, nil), "PodDisruptionBudget", gatewayName) {
+		t.Error("one replica has a budget, which would block every drain or say nothing")
+	}
+	rendered := ofGateway(t, map[string]any{"replicas": 3})
+	budget := find[policyv1.PodDisruptionBudget](t, rendered, "PodDisruptionBudget", gatewayName)
+	deployment := find[appsv1.Deployment](t, rendered, "Deployment", gatewayName)
+	if *deployment.Spec.Replicas != 3 || !reflect.DeepEqual(budget.Spec.Selector, deployment.Spec.Selector) {
+		t.Errorf("the budget is for %v, the Deployment's %d pods are %v", budget.Spec.Selector, *deployment.Spec.Replicas, deployment.Spec.Selector)
+	}
+}
+
+func TestTheOldVerbImpersonateIsHandedOutOnlyWhereItIsAskedFor(t *testing.T) {
+	holds := func(rendered []*unstructured.Unstructured) bool {
+		for _, object := range rendered {
+			if object.GetKind() != "ClusterRole" && object.GetKind() != "Role" {
+				continue
+			}
+			if slices.ContainsFunc(as[rbacv1.ClusterRole](t, object).Rules, func(r rbacv1.PolicyRule) bool { return slices.Contains(r.Verbs, "impersonate") }) {
+				return true
+			}
+		}
+		return false
+	}
+	if holds(ofGateway(t, nil)) {
+		t.Error("it is, unasked")
+	}
+	if !holds(ofGateway(t, map[string]any{"legacyImpersonation": true})) {
+		t.Error("it is not, asked for")
+	}
+}
+
+func TestAGatewayThatCouldNotWorkIsRefusedBeforeItIsInstalled(t *testing.T) {
+	offering := map[string]any{"defaultPolicy": map[string]any{"spec": map[string]any{"transports": []any{"Gateway"}}}}
+	cases := map[string]struct {
+		values  map[string]any
+		message string
+	}{
+		"a Secret without a name":       {tree("tls.mode", "Secret"), "gateway.tls.secretName: name the Secret"},
+		"a self-made one by your name":  {tree("tls.secretName", "mine"), "gateway.tls.secretName: with mode SelfMade"},
+		"nobody to issue it":            {tree("tls.mode", "CertManager"), "gateway.tls.issuerRef.name: name the issuer"},
+		"no name to issue it for":       {tree("tls", map[string]any{"mode": "CertManager", "issuerRef": map[string]any{"name": "a"}}), "gateway.server: give it"},
+		"certificates of no address":    {tree("caBundle", "-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----"), "gateway.caBundle: give gateway.server too"},
+		"two writers of one log":        {map[string]any{"replicas": 2, "audit": tree("persistence.enabled", true)}, "gateway.replicas: with gateway.audit.persistence there is one replica"},
+		"a port of nodes that has none": {tree("service.nodePort", 30443), "gateway.service.nodePort: needs"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			_, err := template(t, release(t, map[string]any{"gateway": withValues(c.values)}))
+			if err == nil || !strings.Contains(err.Error(), c.message) {
+				t.Errorf("%v, want %q", err, c.message)
+			}
+		})
+	}
+	for name, r := range map[string]helm.Release{
+		"offered, and nowhere to be reached": release(t, map[string]any{"gateway": withValues(nil), "defaultPolicy": offering["defaultPolicy"]}),
+		"offered, and not there":             release(t, map[string]any{"gateway": map[string]any{"enabled": false, "server": "https://a.example"}, "defaultPolicy": offering["defaultPolicy"]}),
+	} {
+		if _, err := template(t, r); err == nil || !strings.Contains(err.Error(), "defaultPolicy.spec.transports: Gateway needs gateway.enabled and gateway.server") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	works := release(t, map[string]any{"gateway": withValues(map[string]any{"server": "https://a.example"}), "defaultPolicy": offering["defaultPolicy"]})
+	if _, err := template(t, works); err != nil {
+		t.Errorf("offered, and there: %v", err)
+	}
+}
