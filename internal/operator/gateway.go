@@ -2,14 +2,11 @@ package operator
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
-	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
@@ -17,7 +14,6 @@ import (
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
-	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -123,9 +119,9 @@ func newGatewayManager(config *rest.Config, o ProxyOptions) (ctrl.Manager, *gate
 
 // addGateway registers the gateway with its certificate and its health checks.
 func addGateway(mgr ctrl.Manager, config *rest.Config, o ProxyOptions, hearing *gateway.Hearing, log audit.Log) error {
-	certificate, err := watchCertificate(mgr, o.CertDir)
-	if err != nil {
-		return err
+	certificate := &gateway.Certificate{Dir: o.CertDir, Clock: clock.RealClock{}}
+	if err := mgr.Add(certificate); err != nil {
+		return fmt.Errorf("set up the serving certificate: %w", err)
 	}
 	writer, err := client.New(config, client.Options{Scheme: mgr.GetScheme()})
 	if err != nil {
@@ -136,7 +132,7 @@ func addGateway(mgr ctrl.Manager, config *rest.Config, o ProxyOptions, hearing *
 		return fmt.Errorf("listen on --bind-address: %w", err)
 	}
 	door, err := gateway.New(gateway.Options{
-		Listener: listener, Certificate: certificate, API: config, Hearing: hearing, Reader: mgr.GetClient(), Client: writer, Log: log,
+		Listener: listener, Certificate: certificate.Get, API: config, Hearing: hearing, Reader: mgr.GetClient(), Client: writer, Log: log,
 		Replica: replicaName(), ReplicaUID: types.UID(os.Getenv("POD_UID")),
 		Registry: ctrlmetrics.Registry, Clock: clock.RealClock{}, Logger: ctrl.Log.WithName("gateway"),
 	})
@@ -149,22 +145,12 @@ func addGateway(mgr ctrl.Manager, config *rest.Config, o ProxyOptions, hearing *
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return fmt.Errorf("add health check: %w", err)
 	}
-	if err := mgr.AddReadyzCheck("grants", door.Ready); err != nil {
-		return fmt.Errorf("add readiness check: %w", err)
+	for name, check := range map[string]healthz.Checker{"grants": door.Ready, "certificate": certificate.Ready} {
+		if err := mgr.AddReadyzCheck(name, check); err != nil {
+			return fmt.Errorf("add readiness check: %w", err)
+		}
 	}
 	return nil
-}
-
-// watchCertificate reads the serving certificate now and whenever its files change.
-func watchCertificate(mgr ctrl.Manager, dir string) (func(*tls.ClientHelloInfo) (*tls.Certificate, error), error) {
-	watcher, err := certwatcher.New(filepath.Join(dir, corev1.TLSCertKey), filepath.Join(dir, corev1.TLSPrivateKeyKey))
-	if err != nil {
-		return nil, fmt.Errorf("read the serving certificate in --tls-cert-dir: %w", err)
-	}
-	if err := mgr.Add(watcher); err != nil {
-		return nil, fmt.Errorf("watch the serving certificate: %w", err)
-	}
-	return watcher.GetCertificate, nil
 }
 
 // replicaName is the pod's name, or the host's outside of a cluster.

@@ -1,0 +1,295 @@
+// Package gateway watches engineers come through the running gateway with kubectl, and go when their grant ends. The
+// control plane is real, with nodes whose pods run; the chart is installed by Helm; controller and gateway run from their
+// rendered Deployments, each with its own ServiceAccount.
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"supportaccess.dev/operator/api/v1alpha1"
+	"supportaccess.dev/operator/hack/controlplane"
+	"supportaccess.dev/operator/test/gen"
+	"supportaccess.dev/operator/test/world"
+)
+
+func TestMain(m *testing.M) { world.Main(m) }
+
+const (
+	tenant = "mail-archive"
+	tess   = "tess@customer.example"
+	// patience bounds the wait for a process to end.
+	patience = 30 * time.Second
+)
+
+// theInstallation is the one installation of the package.
+var theInstallation struct {
+	once         sync.Once
+	installation *world.Installation
+	ip           string
+}
+
+// scene is the chart installed, controller and gateway running, a product in its namespace, and Tess its admin.
+type scene struct {
+	*world.World
+	installation *world.Installation
+	gateway      *world.Operator
+	tess         client.Client
+	pod          string
+}
+
+// values are the chart's: every shipped role is offered, through the gateway.
+func values(ip string) map[string]any {
+	roles := []any{
+		map[string]any{"name": gen.Configuration}, map[string]any{"name": gen.Diagnostics},
+		map[string]any{"name": gen.Operate, "elevated": true}, map[string]any{"name": gen.Content, "elevated": true},
+	}
+	return world.GatewayValues(ip, map[string]any{
+		"offeredRoles":  []any{gen.Configuration, gen.Diagnostics, gen.Operate, gen.Content},
+		"defaultPolicy": map[string]any{"spec": map[string]any{"transports": []any{"Gateway"}, "roles": roles, "durations": nil}},
+		"log":           map[string]any{"level": "debug"},
+	})
+}
+
+func newScene(t *testing.T) *scene {
+	t.Helper()
+	s := &scene{World: world.New(t)}
+	theInstallation.once.Do(func() {
+		ip, err := world.GatewayIP()
+		if err != nil {
+			t.Fatal(err)
+		}
+		theInstallation.ip = ip
+		theInstallation.installation = s.InstallChart(t, values(ip))
+		s.product(t)
+	})
+	if theInstallation.installation == nil {
+		t.Fatal("the chart was not installed")
+	}
+	s.installation = theInstallation.installation
+	s.StartOperator(t, s.installation)
+	s.gateway = s.StartGateway(t, s.installation, theInstallation.ip)
+	s.tess = s.ClientFor(t, s.Config(tess))
+	s.pod = s.aPod(t)
+	return s
+}
+
+// product puts the sample product into its namespace.
+func (s *scene) product(t *testing.T) {
+	t.Helper()
+	root, err := controlplane.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin := s.Kubeconfig(t, s.ControlPlane.AdminConfig(), tenant)
+	if _, diagnostics, err := s.KubectlWith(t, admin, "", "apply", "-f", filepath.Join(root, "config/samples/mail-archive.yaml")); err != nil {
+		t.Fatalf("%v: %s", err, diagnostics)
+	}
+	binding := &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Namespace: tenant, Name: "tess"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "admin"},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: tess}},
+	}
+	lends := gen.ClusterRole("lends", gen.Rule(rbacv1.GroupName, []string{"clusterroles"}, []string{"bind"}))
+	lends.Labels = map[string]string{"rbac.authorization.k8s.io/aggregate-to-admin": "true"}
+	for _, object := range []client.Object{binding, lends} {
+		if err := s.Admin.Create(t.Context(), object); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// aPod waits for a pod of the product's to run.
+func (s *scene) aPod(t *testing.T) string {
+	t.Helper()
+	name := ""
+	world.Eventually(t, "a pod of the product runs", func() error {
+		pods := &corev1.PodList{}
+		if err := s.Admin.List(t.Context(), pods, client.InNamespace(tenant)); err != nil {
+			return err
+		}
+		for i := range pods.Items {
+			if pods.Items[i].Status.Phase == corev1.PodRunning {
+				name = pods.Items[i].Name
+				return nil
+			}
+		}
+		return fmt.Errorf("%d pods, none runs", len(pods.Items))
+	})
+	return name
+}
+
+// grant is one grant of Tess's, open, and the engineer's kubeconfig.
+type grant struct {
+	*v1alpha1.SupportAccessGrant
+	scene      *scene
+	kubeconfig string
+}
+
+// grants has Tess grant access through the gateway, and fetch the kubeconfig.
+func (s *scene) grants(t *testing.T, name string, mods ...func(*v1alpha1.SupportAccessGrant)) *grant {
+	t.Helper()
+	object := gen.ToApply(name, tenant, append([]func(*v1alpha1.SupportAccessGrant){
+		gen.WithDuration("30m"), func(g *v1alpha1.SupportAccessGrant) { g.Spec.Transport = "" },
+	}, mods...)...)
+	world.Eventually(t, "Tess makes grant "+name, func() error { return s.tess.Create(t.Context(), object) })
+	g := &grant{SupportAccessGrant: object, scene: s}
+	g.is(t, v1alpha1.StateActive)
+	secret := &corev1.Secret{}
+	ref := g.Status.Engineers[0].CredentialSecretRef
+	world.Eventually(t, "Tess fetches the kubeconfig of "+name, func() error {
+		if ref == nil {
+			return fmt.Errorf("the status names no Secret: %+v", g.Status.Engineers)
+		}
+		return s.tess.Get(t.Context(), client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, secret)
+	})
+	g.kubeconfig = filepath.Join(s.Dir, name+".kubeconfig")
+	if err := os.WriteFile(g.kubeconfig, secret.Data[ref.Key], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	world.Eventually(t, "the gateway lets the engineer of "+name+" in", func() error {
+		_, err := g.kubectl(t, "get", "configmaps")
+		return err
+	})
+	return g
+}
+
+// is waits until the grant is in a state.
+func (g *grant) is(t *testing.T, state string) {
+	t.Helper()
+	world.Eventually(t, "grant "+g.Name+" is "+state, func() error {
+		if err := g.scene.tess.Get(t.Context(), client.ObjectKeyFromObject(g.SupportAccessGrant), g.SupportAccessGrant); err != nil {
+			return err
+		}
+		ready := apimeta.FindStatusCondition(g.Status.Conditions, v1alpha1.ConditionReady)
+		if ready == nil || ready.Reason != state {
+			return fmt.Errorf("its conditions are %v", g.Status.Conditions)
+		}
+		return nil
+	})
+}
+
+// revoke deletes the grant and returns when the API server has answered.
+func (g *grant) revoke(t *testing.T) time.Time {
+	t.Helper()
+	object := &v1alpha1.SupportAccessGrant{ObjectMeta: metav1.ObjectMeta{Namespace: tenant, Name: g.Name}}
+	if err := g.scene.tess.Delete(t.Context(), object); err != nil {
+		t.Fatal(err)
+	}
+	return time.Now()
+}
+
+// kubectl runs kubectl as the engineer.
+func (g *grant) kubectl(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	out, diagnostics, err := g.scene.KubectlWith(t, g.kubeconfig, "", args...)
+	if err != nil {
+		return out, fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(diagnostics))
+	}
+	return out, nil
+}
+
+// stream is a kubectl that runs until it is cut.
+type stream struct {
+	name  string
+	ended chan time.Time
+	mu    sync.Mutex
+	out   bytes.Buffer
+}
+
+// Write takes what kubectl prints.
+func (s *stream) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.out.Write(p)
+}
+
+func (s *stream) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.out.String()
+}
+
+// starts runs kubectl as the engineer and waits until it has printed something.
+func (g *grant) starts(t *testing.T, says string, env []string, args ...string) *stream {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	t.Cleanup(cancel)
+	s := &stream{name: "kubectl " + strings.Join(args, " "), ended: make(chan time.Time, 1)}
+	command := exec.CommandContext(ctx, g.scene.ControlPlane.Kubectl(), append([]string{"--kubeconfig", g.kubeconfig}, args...)...)
+	command.Stdout, command.Stderr = s, s
+	command.Env = append(os.Environ(), env...)
+	// Its input stays open, as a terminal's would.
+	input, err := command.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = input.Close() })
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = command.Wait()
+		s.ended <- time.Now()
+	}()
+	world.Eventually(t, s.name+" says "+says, func() error {
+		if !strings.Contains(s.String(), says) {
+			return fmt.Errorf("it says %q", s.String())
+		}
+		return nil
+	})
+	return s
+}
+
+// isCut waits until the stream has ended, and returns how long after an instant.
+func (s *stream) isCut(t *testing.T, since time.Time) time.Duration {
+	t.Helper()
+	select {
+	case at := <-s.ended:
+		return at.Sub(since)
+	case <-time.After(patience):
+		t.Errorf("%s still runs %s after the end; it says %q", s.name, patience, s.String())
+		return patience
+	}
+}
+
+// entries reads the gateway's audit log.
+func (s *scene) entries(t *testing.T) []map[string]any {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(s.gateway.Dir, "volumes", "audit", "audit.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var entries []map[string]any
+	for line := range bytes.Lines(content) {
+		entry := map[string]any{}
+		if err := json.Unmarshal(line, &entry); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		entries = append(entries, entry)
+	}
+	return entries
+}
+
+func errNotAcknowledged(list *v1alpha1.SupportAccessSessionList) error {
+	var words []string
+	for _, session := range list.Items {
+		words = append(words, fmt.Sprintf("%s: %+v", session.Spec.Grant.Name, session.Status))
+	}
+	return fmt.Errorf("sessions: %s", strings.Join(words, "; "))
+}
