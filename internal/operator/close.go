@@ -44,10 +44,10 @@ func CloseCommand() *cobra.Command {
 	return command
 }
 
-// closeAll revokes each grant of which something may be open, and waits until the operator holds no grant and no decision
+// closeAll revokes each grant that has not ended, and waits until each has and the operator holds no grant and no decision
 // any more. A decision for each, because wide ones are for people.
 func closeAll(ctx context.Context, c client.Client, timeout time.Duration) error {
-	grants, err := heldGrants(ctx, c)
+	grants, err := liveGrants(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func closeAll(ctx context.Context, c client.Client, timeout time.Duration) error
 		return len(held) == 0, nil
 	})
 	if err != nil {
-		return fmt.Errorf("close everything: the operator still holds %d objects, %s first: %w", len(held), first(held), err)
+		return fmt.Errorf("close everything: %d objects are not yet settled, %s first: %w", len(held), first(held), err)
 	}
 	fmt.Println("nothing is open")
 	return nil
@@ -102,9 +102,9 @@ func first(held []string) string {
 	return held[0]
 }
 
-// heldObjects names the grants of which something may be open and the decisions that are not yet recorded.
+// heldObjects names the grants that have not ended and the decisions that are not yet recorded.
 func heldObjects(ctx context.Context, c client.Client) ([]string, error) {
-	grants, err := heldGrants(ctx, c)
+	grants, err := liveGrants(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -124,17 +124,19 @@ func heldObjects(ctx context.Context, c client.Client) ([]string, error) {
 	return held, nil
 }
 
-// heldGrants returns the grants of which something may be open.
-func heldGrants(ctx context.Context, c client.Client) ([]client.ObjectKey, error) {
+// liveGrants returns the grants that have not ended: those of which something may be open, and those that wait for their
+// start, for admission or for a person. The next installation would open what waits.
+func liveGrants(ctx context.Context, c client.Client) ([]client.ObjectKey, error) {
 	grants := &v1alpha1.SupportAccessGrantList{}
 	if err := c.List(ctx, grants); err != nil {
 		return nil, fmt.Errorf("list grants: %w", err)
 	}
-	var held []client.ObjectKey
+	var live []client.ObjectKey
 	for i := range grants.Items {
-		if controllerutil.ContainsFinalizer(&grants.Items[i], v1alpha1.FinalizerGrant) {
-			held = append(held, client.ObjectKeyFromObject(&grants.Items[i]))
+		grant := &grants.Items[i]
+		if grant.Status.EndTime == nil || controllerutil.ContainsFinalizer(grant, v1alpha1.FinalizerGrant) {
+			live = append(live, client.ObjectKeyFromObject(grant))
 		}
 	}
-	return held, nil
+	return live, nil
 }

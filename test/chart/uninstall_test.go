@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -30,6 +32,7 @@ func TestAnUninstallClosesWhatIsOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	world.Eventually(t, "the grant is active", func() error { return isActive(t, w.Admin, grant) })
+	waiting := waitingGrants(t, w, grant.Namespace)
 	if open := managed(t, w.Admin); len(open) == 0 {
 		t.Fatal("an active grant has no binding")
 	}
@@ -58,6 +61,14 @@ func TestAnUninstallClosesWhatIsOpen(t *testing.T) {
 	}
 	if record.Status.EndReason != v1alpha1.EndRevoked || !strings.Contains(record.Status.EndedBy, uninstallerName) {
 		t.Errorf("the record says %s by %q", record.Status.EndReason, record.Status.EndedBy)
+	}
+	for _, waits := range waiting {
+		if err := w.Admin.Get(t.Context(), client.ObjectKeyFromObject(waits), waits); err != nil {
+			t.Fatal(err)
+		}
+		if waits.Status.EndTime == nil || waits.Status.EndReason != v1alpha1.EndRevoked {
+			t.Errorf("the next installation would open grant %s: it ended at %v, %q", waits.Name, waits.Status.EndTime, waits.Status.EndReason)
+		}
 	}
 	decisions := &v1alpha1.SupportAccessDecisionList{}
 	if err := w.Admin.List(t.Context(), decisions); err != nil {
@@ -98,4 +109,31 @@ func isActive(t *testing.T, c client.Client, grant *v1alpha1.SupportAccessGrant)
 		return fmt.Errorf("its conditions are %s", asJSON(t, grant.Status.Conditions))
 	}
 	return nil
+}
+
+// waitingGrants makes grants that hold nothing and would open later: one has a start, one waits for a person.
+func waitingGrants(t *testing.T, w *world.World, namespace string) []*v1alpha1.SupportAccessGrant {
+	t.Helper()
+	scheduled, failed := simpleGrant(namespace, "scheduled"), simpleGrant(namespace, "failed")
+	start := metav1.NewTime(time.Now().Add(time.Hour).Truncate(time.Second))
+	scheduled.Spec.StartTime = &start
+	failed.Spec.Scope = &v1alpha1.Scope{Namespaces: []string{namespace, "not-yet-there"}}
+	for grant, state := range map[*v1alpha1.SupportAccessGrant]string{scheduled: v1alpha1.StateScheduled, failed: v1alpha1.StateFailed} {
+		if err := w.Admin.Create(t.Context(), grant); err != nil {
+			t.Fatal(err)
+		}
+		world.Eventually(t, "grant "+grant.Name+" waits", func() error {
+			if err := w.Admin.Get(t.Context(), client.ObjectKeyFromObject(grant), grant); err != nil {
+				return err
+			}
+			if ready := meta.FindStatusCondition(grant.Status.Conditions, v1alpha1.ConditionReady); ready == nil || ready.Reason != state {
+				return fmt.Errorf("its conditions are %s", asJSON(t, grant.Status.Conditions))
+			}
+			return nil
+		})
+		if len(grant.Finalizers) > 0 {
+			t.Errorf("grant %s has the finalizers %v", grant.Name, grant.Finalizers)
+		}
+	}
+	return []*v1alpha1.SupportAccessGrant{scheduled, failed}
 }
