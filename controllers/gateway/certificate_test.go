@@ -73,7 +73,9 @@ func verifies(t *testing.T, data map[string][]byte, at time.Time) {
 	}
 }
 
-func changed(before, after map[string][]byte, key string) bool { return !bytes.Equal(before[key], after[key]) }
+func changed(before, after map[string][]byte, key string) bool {
+	return !bytes.Equal(before[key], after[key])
+}
 
 func TestAnEmptySecretGetsACertificateAndAGoodOneIsLeftAlone(t *testing.T) {
 	c, now := installed(t)

@@ -59,6 +59,12 @@ func (o *ReachOptions) serverName() string {
 
 // addTo has the controller keep what the gateway needs.
 func (o *ReachOptions) addTo(mgr ctrl.Manager, now clock.Clock) error {
+	if o.Server != "" {
+		users := &gateway.Users{Client: mgr.GetClient(), Clock: now}
+		if err := users.SetupWithManager(mgr); err != nil {
+			return fmt.Errorf("set up the lists of the gateway's users: %w", err)
+		}
+	}
 	if !o.TLSSelfMade {
 		return nil
 	}
