@@ -82,14 +82,21 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{}, err
 	}
 	verdict := judge(d, targets, r.Clock.Now())
-	if err := r.save(ctx, d, verdict); err != nil {
-		return reconcile.Result{}, err
-	}
-	if !verdict.settled {
+	err = r.save(ctx, d, verdict)
+	if err == nil && !verdict.settled {
 		return reconcile.Result{RequeueAfter: verdict.again}, nil
 	}
-	return reconcile.Result{}, r.release(ctx, d)
+	if err == nil {
+		err = r.release(ctx, d)
+	}
+	if apierrors.IsConflict(err) {
+		return reconcile.Result{RequeueAfter: overtakenAgain}, nil
+	}
+	return reconcile.Result{}, err
 }
+
+// overtakenAgain is how soon a decision is looked at again of which the cache had not yet heard the latest.
+const overtakenAgain = 20 * time.Millisecond
 
 // target is one grant that a decision concerns: the grant, its record, or both.
 type target struct {

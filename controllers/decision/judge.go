@@ -100,7 +100,8 @@ func removedIn(record *v1alpha1.SupportAccessRecord, engineer string) bool {
 	return slices.ContainsFunc(record.Status.RemovedEngineers, func(e v1alpha1.RemovedEngineer) bool { return e.Name == engineer })
 }
 
-// save writes the status if it changed.
+// save writes the status if it changed, of the decision as it was read: a leader that lags must not take back what a later
+// one has said.
 func (r *Reconciler) save(ctx context.Context, d *v1alpha1.SupportAccessDecision, v verdict) error {
 	before := d.DeepCopy()
 	d.Status.ObservedGeneration, d.Status.Grants = d.Generation, v.grants
@@ -111,7 +112,8 @@ func (r *Reconciler) save(ctx context.Context, d *v1alpha1.SupportAccessDecision
 	if equality.Semantic.DeepEqual(before.Status, d.Status) {
 		return nil
 	}
-	if err := r.Client.Status().Patch(ctx, d, client.MergeFrom(before)); client.IgnoreNotFound(err) != nil {
+	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
+	if err := r.Client.Status().Patch(ctx, d, patch); client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("write status of decision %s/%s: %w", d.Namespace, d.Name, err)
 	}
 	return nil
