@@ -179,6 +179,11 @@ type SupportAccessRecordStatus struct {
 	// +kubebuilder:validation:MaxItems=256
 	Bindings []RecordedBinding `json:"bindings,omitempty"`
 
+	// droppedBindings is how many bindings of a grant that has ended did not fit.
+	//
+	// +optional
+	DroppedBindings int32 `json:"droppedBindings,omitempty"`
+
 	// rules name, for each role, what it allowed when access opened.
 	//
 	// +optional
@@ -238,6 +243,31 @@ type SupportAccessRecordStatus struct {
 	// +kubebuilder:validation:XValidation:rule="self >= timestamp('2000-01-01T00:00:00Z') && self < timestamp('3000-01-01T00:00:00Z')",message="must be an instant such as 2026-12-01T18:00:00.000000Z"
 	VerifiedTime *metav1.MicroTime `json:"verifiedTime,omitempty"`
 
+	// firstUses are when each engineer first came in through the gateway.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=16
+	FirstUses []EngineerInstant `json:"firstUses,omitempty"`
+
+	// handedOver are the engineers whose credential was taken out of its Secret, by the operator, because it was handed
+	// over. It works on until the grant ends.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=16
+	HandedOver []EngineerInstant `json:"handedOver,omitempty"`
+
+	// disconnectedTime is when, after the end, every replica of the gateway had said that nobody is connected any more.
+	//
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^2[0-9]{3}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9][.][0-9]{6}(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
+	// +kubebuilder:validation:XValidation:rule="self >= timestamp('2000-01-01T00:00:00Z') && self < timestamp('3000-01-01T00:00:00Z')",message="must be an instant such as 2026-12-01T18:00:00.000000Z"
+	DisconnectedTime *metav1.MicroTime `json:"disconnectedTime,omitempty"`
+
 	// transitions are what happened, oldest first.
 	//
 	// +optional
@@ -274,12 +304,13 @@ type RecordedBinding struct {
 	// +kubebuilder:validation:MaxLength=128
 	UID types.UID `json:"uid"`
 
-	// role is the ClusterRole that it binds.
+	// role is the ClusterRole that it binds. Empty means that the record is large: the name is made of grant, namespace and one of
+	// spec.roles, so it tells which.
 	//
-	// +required
+	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
-	Role string `json:"role"`
+	Role string `json:"role,omitempty"`
 
 	// withdrawn true means that it was taken away before the end.
 	//
@@ -328,6 +359,24 @@ type RemovedEngineer struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024
 	By string `json:"by"`
+}
+
+// EngineerInstant is when something happened to one engineer.
+type EngineerInstant struct {
+	// name is the person.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	Name string `json:"name"`
+
+	// time is when.
+	//
+	// +required
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^2[0-9]{3}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9][.][0-9]{6}(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
+	// +kubebuilder:validation:XValidation:rule="self >= timestamp('2000-01-01T00:00:00Z') && self < timestamp('3000-01-01T00:00:00Z')",message="must be an instant such as 2026-12-01T18:00:00.000000Z"
+	Time metav1.MicroTime `json:"time"`
 }
 
 // Transition is one thing that happened to a grant.

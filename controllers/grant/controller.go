@@ -7,9 +7,7 @@ import (
 	"sync"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/util/workqueue"
@@ -28,6 +26,7 @@ import (
 	"supportaccess.dev/operator/internal/access"
 	"supportaccess.dev/operator/internal/lifecycle"
 	"supportaccess.dev/operator/internal/metrics"
+	"supportaccess.dev/operator/internal/partial"
 )
 
 // Admission says whether the admission policies guard the cluster.
@@ -101,7 +100,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 	if err := index(ctx, mgr.GetFieldIndexer()); err != nil {
 		return err
 	}
-	secrets, accounts, namespaces := partial("Secret"), partial("ServiceAccount"), partial("Namespace")
+	secrets, accounts, namespaces := partial.Object("Secret"), partial.Object("ServiceAccount"), partial.Object("Namespace")
 	b := ctrl.NewControllerManagedBy(mgr).Named("grant").
 		Watches(&v1alpha1.SupportAccessGrant{}, prioritized(r.grantsOfGrant)).
 		Watches(&v1alpha1.SupportAccessRecord{}, prioritized(r.grantsOfRecord)).
@@ -124,12 +123,6 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 // not keep grants from closing; once the kind is there, its policies wake the grants.
 type unawaited struct{ source.Source }
 
-func partial(kind string) *metav1.PartialObjectMetadata {
-	object := &metav1.PartialObjectMetadata{}
-	object.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind(kind))
-	return object
-}
-
 // index lets grants be found by role and by namespace, and records by the grant they are about.
 func index(ctx context.Context, indexer client.FieldIndexer) error {
 	if err := indexer.IndexField(ctx, &v1alpha1.SupportAccessRecord{}, indexRoles, func(o client.Object) []string {
@@ -143,7 +136,7 @@ func index(ctx context.Context, indexer client.FieldIndexer) error {
 	}); err != nil {
 		return err
 	}
-	for _, kind := range []client.Object{&rbacv1.RoleBinding{}, &rbacv1.ClusterRoleBinding{}, partial("Secret"), partial("ServiceAccount")} {
+	for _, kind := range []client.Object{&rbacv1.RoleBinding{}, &rbacv1.ClusterRoleBinding{}, partial.Object("Secret"), partial.Object("ServiceAccount")} {
 		if err := indexer.IndexField(ctx, kind, indexGrant, func(o client.Object) []string {
 			key, ok := access.GrantOf(o)
 			if !ok {

@@ -16,6 +16,8 @@ import (
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/internal/access"
 	"supportaccess.dev/operator/internal/lifecycle"
+	"supportaccess.dev/operator/internal/partial"
+	"supportaccess.dev/operator/internal/records"
 )
 
 // sight is everything that a pass has learnt about one grant.
@@ -157,6 +159,7 @@ func (r *Reconciler) seeRecord(ctx context.Context, s *sight) error {
 	if err != nil {
 		return fmt.Errorf("get record %s: %w", s.key, err)
 	}
+	records.Whole(record)
 	s.record = record
 	return nil
 }
@@ -171,6 +174,7 @@ func (r *Reconciler) seeForgotten(ctx context.Context, s *sight) error {
 		record := &v1alpha1.SupportAccessRecord{}
 		err := r.Live.Get(ctx, place, record)
 		if err == nil {
+			records.Whole(record)
 			s.record, s.foreign = record, place != s.key
 			return nil
 		}
@@ -230,7 +234,7 @@ func (r *Reconciler) seeChildren(ctx context.Context, s *sight) error {
 
 func (r *Reconciler) metadataOf(ctx context.Context, kind string, mine client.ListOption) (map[string]*metav1.PartialObjectMetadata, error) {
 	list := &metav1.PartialObjectMetadataList{}
-	list.SetGroupVersionKind(partial(kind + "List").GroupVersionKind())
+	list.SetGroupVersionKind(partial.Object(kind + "List").GroupVersionKind())
 	if err := r.Client.List(ctx, list, client.InNamespace(v1alpha1.CredentialsNamespace), mine); err != nil {
 		return nil, fmt.Errorf("list %s: %w", kind, err)
 	}
@@ -304,7 +308,7 @@ func (r *Reconciler) seePlaces(ctx context.Context, reader client.Reader, s *sig
 // namespace returns the metadata of a namespace, nil if the API server itself says that there is none.
 func (r *Reconciler) namespace(ctx context.Context, reader client.Reader, name string) (*metav1.PartialObjectMetadata, error) {
 	for _, reader := range []client.Reader{reader, r.Live} {
-		namespace := partial("Namespace")
+		namespace := partial.Object("Namespace")
 		err := reader.Get(ctx, types.NamespacedName{Name: name}, namespace)
 		if err == nil {
 			return namespace, nil
@@ -489,7 +493,7 @@ func (r *Reconciler) lost(ctx context.Context, kind, name string, seen map[strin
 	if o, ok := seen[name]; ok && o.DeletionTimestamp.IsZero() {
 		return false, nil
 	}
-	live := partial(kind)
+	live := partial.Object(kind)
 	err := r.Live.Get(ctx, types.NamespacedName{Namespace: v1alpha1.CredentialsNamespace, Name: name}, live)
 	if apierrors.IsNotFound(err) || err == nil && !live.DeletionTimestamp.IsZero() {
 		return true, nil

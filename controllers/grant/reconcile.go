@@ -17,6 +17,7 @@ import (
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/internal/access"
 	"supportaccess.dev/operator/internal/lifecycle"
+	"supportaccess.dev/operator/internal/records"
 )
 
 // outcome is what a pass did: what the status needs beside the verdict.
@@ -305,6 +306,7 @@ func (r *Reconciler) liveRecord(ctx context.Context, known *v1alpha1.SupportAcce
 	if err := r.Live.Get(ctx, key, record); err != nil {
 		return nil, fmt.Errorf("get record %s: %w", key, err)
 	}
+	records.Whole(record)
 	return record, nil
 }
 

@@ -18,15 +18,12 @@ import (
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/internal/access"
 	"supportaccess.dev/operator/internal/lifecycle"
+	"supportaccess.dev/operator/internal/records"
 	"supportaccess.dev/operator/internal/review"
 )
 
-const (
-	// maxTransitions is how many transitions a record keeps; the first and the latest matter most.
-	maxTransitions = 128
-	// maxMessage is how long a message in a record may be, in bytes.
-	maxMessage = 1024
-)
+// maxTransitions is how many transitions a record keeps; the first and the latest matter most.
+const maxTransitions = 128
 
 // createRecord puts a grant on record. It never overwrites: where there is one already, the next pass reads it.
 func (r *Reconciler) createRecord(ctx context.Context, s *sight, verdict lifecycle.Verdict) error {
@@ -78,9 +75,11 @@ func newRecord(s *sight, verdict lifecycle.Verdict) *v1alpha1.SupportAccessRecor
 func (r *Reconciler) updateRecord(ctx context.Context, s *sight, change func(*v1alpha1.SupportAccessRecord)) error {
 	record := s.record.DeepCopy()
 	change(record)
+	records.Fit(record)
 	if err := r.Client.Update(ctx, record); err != nil {
 		return fmt.Errorf("update record %s/%s: %w", record.Namespace, record.Name, err)
 	}
+	records.Whole(record)
 	s.record = record
 	return nil
 }
@@ -228,7 +227,9 @@ func (s *sight) tookAway(verdict lifecycle.Verdict, now time.Time) time.Duration
 
 // createTombstone keeps a record in the operator's namespace. One that is there already says as much.
 func (r *Reconciler) createTombstone(ctx context.Context, record *v1alpha1.SupportAccessRecord) error {
-	if err := r.Client.Create(ctx, lifecycle.Mirror(record, v1alpha1.SystemNamespace)); err != nil && !apierrors.IsAlreadyExists(err) {
+	tombstone := lifecycle.Mirror(record, v1alpha1.SystemNamespace)
+	records.Fit(tombstone)
+	if err := r.Client.Create(ctx, tombstone); err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("create tombstone of %s/%s: %w", record.Namespace, record.Name, err)
 	}
 	return nil
@@ -360,16 +361,7 @@ func addTransition(record *v1alpha1.SupportAccessRecord, now time.Time, kind, by
 	})
 }
 
-func clip(message string) string {
-	if len(message) <= maxMessage {
-		return message
-	}
-	cut := maxMessage - len("…")
-	for cut > 0 && message[cut]&0xC0 == 0x80 {
-		cut--
-	}
-	return message[:cut] + "…"
-}
+func clip(message string) string { return records.Clip(message, records.MaxMessage) }
 
 func orUnknown(by string) string {
 	if by == "" {
