@@ -69,6 +69,7 @@ const (
 	TransitionRenewed          = "CredentialRenewed"
 	TransitionVerified         = "Verified"
 	TransitionFirstUsed        = "FirstUsed"
+	TransitionHandedOver       = "HandedOver"
 	TransitionDisconnected     = "Disconnected"
 )
 
