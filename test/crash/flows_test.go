@@ -134,6 +134,11 @@ func takingFlows() []flow {
 		{name: "a binding deleted by hand", before: opened(), acts: []func(*run){func(r *run) { r.cutByHand(r.bindingOf(theGrant, 0)) }}},
 		{name: "a binding of two namespaces deleted by hand", before: func(r *run) { opened(inBoth(r))(r) },
 			acts: []func(*run){func(r *run) { r.cutByHand(r.bindingOf(theGrant, 0)) }}},
+		{name: "a binding replaced by a stranger's", before: opened(), acts: []func(*run){func(r *run) { r.replaceByHand(r.bindingOf(theGrant, 0)) }}},
+		{name: "a binding replaced by a stranger's, then closed by deletion", before: opened(), acts: []func(*run){func(r *run) {
+			r.replaceByHand(r.bindingOf(theGrant, 1))
+			r.delete(theGrant)
+		}}, short: true},
 		{name: "a credential deleted by hand", before: opened(both), acts: []func(*run){func(r *run) { r.cutByHand(r.credentialOf(theGrant, ana)) }}},
 		{name: "the only credential deleted by hand", before: opened(), acts: []func(*run){func(r *run) { r.cutByHand(r.credentialOf(theGrant, ana)) }}},
 		{name: "a role changed", before: opened(gen.WithRoles(spare)), acts: []func(*run){

@@ -142,7 +142,7 @@ func (s *theater) stop(t *testing.T, f flow, write string, trace []string, e end
 		r.step(time.Minute)
 		e.act(r)
 		r.newLife(nil, nil).settle()
-		r.tolerant = true
+		r.tolerant, r.stalled = true, true
 		r.log("the leader goes on")
 	}}
 	old := r.newLife(pause, trace)
@@ -192,7 +192,7 @@ func (s *theater) overtake(t *testing.T, f flow, write string, quiet *play) {
 		r.log("the leader stands still before: %s", write)
 		r.step(10 * time.Second)
 		other.settle()
-		r.tolerant = true
+		r.tolerant, r.stalled = true, true
 		r.log("the leader goes on")
 	}}
 	old := r.newLife(pause, quiet.trace)

@@ -12,6 +12,7 @@ import (
 	"filippo.io/age"
 	"filippo.io/age/armor"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -49,6 +50,12 @@ func (r *run) inspectQuiet() {
 	}
 	for _, record := range s.records {
 		r.inspectRecordAtRest(s, record)
+	}
+	for _, stranger := range r.strangers {
+		there := r.list(&rbacv1.RoleBindingList{}, client.InNamespace(stranger.Namespace))
+		if !slices.ContainsFunc(there, func(b client.Object) bool { return b.GetUID() == stranger.UID }) {
+			r.wrong("the stranger's binding %s was deleted", stranger.Name)
+		}
 	}
 	for _, d := range s.decisions {
 		if controllerutil.ContainsFinalizer(d, v1alpha1.FinalizerDecision) {

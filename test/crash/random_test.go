@@ -192,7 +192,9 @@ func (c *course) tryGrant(name string, mods ...func(*v1alpha1.SupportAccessGrant
 	if used {
 		c.shut[c.key(name)] = "its name was used before"
 	} else {
+		// No decision on an earlier grant of that name binds this one.
 		delete(c.shut, c.key(name))
+		delete(c.shortened, c.key(name))
 	}
 	c.meet(g)
 	c.wrote(g)

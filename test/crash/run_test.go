@@ -66,6 +66,8 @@ type run struct {
 	shortened map[types.NamespacedName]*time.Time
 	// cut are the bindings of open grants that somebody deleted by hand.
 	cut map[string]bool
+	// strangers are bindings that are none of the operator's business, under names of its own.
+	strangers []*rbacv1.RoleBinding
 	// unread are the identities whose credential can no longer be fetched, because somebody cut that by hand.
 	unread map[string]bool
 	// kubeconfigs are credentials that worked.
@@ -75,7 +77,10 @@ type run struct {
 	afterWrite func(client.Object)
 	// tolerant says that something may be opened that does not stay.
 	tolerant bool
-	opened   []string
+	// stalled says that a leader went on after it had stood still: a Role that it still made and that nothing binds gives
+	// nobody anything, and is left. The operator does not watch Roles.
+	stalled bool
+	opened  []string
 	// soft says that what is wrong may yet come right: a process of the operator is at work.
 	soft bool
 	// broken is what was found wrong in the middle of a write.
@@ -260,6 +265,23 @@ func (r *run) cutByHand(o client.Object) {
 	}
 	r.wrote(o)
 	r.log("admin: deleted %T %s by hand", o, r.plain(o.GetNamespace()+"/"+o.GetName()))
+}
+
+// replaceByHand deletes a binding of the operator's and makes one of the same name, for somebody who is none of its business.
+func (r *run) replaceByHand(b client.Object) {
+	r.t.Helper()
+	r.cutByHand(b)
+	stranger := &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Namespace: b.GetNamespace(), Name: b.GetName()},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "view"},
+		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: "stranger@customer.example"}},
+	}
+	if err := r.stage.admin.Create(r.t.Context(), stranger); err != nil {
+		r.fatalf("make a stranger's binding: %v", err)
+	}
+	r.wrote(stranger)
+	r.strangers = append(r.strangers, stranger)
+	r.log("admin: made a stranger's binding of the same name")
 }
 
 // deleteNamespace deletes a namespace, and waits until what it held is gone but for what a finalizer holds.

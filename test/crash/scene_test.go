@@ -50,7 +50,19 @@ func (r *run) look() *scene {
 	for _, list := range []client.ObjectList{&corev1.ServiceAccountList{}, &corev1.SecretList{}, &rbacv1.RoleList{}, &rbacv1.RoleBindingList{}} {
 		s.credentials = append(s.credentials, r.list(list, inCredentials, mine)...)
 	}
+	if r.stalled {
+		s.credentials = slices.DeleteFunc(slices.Clone(s.credentials), s.bindsNothing)
+	}
 	return s
+}
+
+// bindsNothing reports whether an object is a Role of which there is no binding.
+func (s *scene) bindsNothing(o client.Object) bool {
+	_, role := o.(*rbacv1.Role)
+	return role && !slices.ContainsFunc(s.credentials, func(b client.Object) bool {
+		_, binding := b.(*rbacv1.RoleBinding)
+		return binding && b.GetName() == o.GetName()
+	})
 }
 
 // places are the namespaces of the run.
