@@ -68,6 +68,13 @@ func (i *installed) engineer(t *testing.T, namespace, role string) rest.Imperson
 			"supportaccess.dev/request": {"1"},
 		},
 	}
+	i.binds(t, namespace, identity, role)
+	return identity
+}
+
+// binds gives an engineer a role in a namespace, as the controller does.
+func (i *installed) binds(t *testing.T, namespace string, identity rest.ImpersonationConfig, role string) {
+	t.Helper()
 	binding := &rbacv1.RoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: i.Name("engineer"), Labels: map[string]string{v1alpha1.LabelManaged: "true"}},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
@@ -76,7 +83,6 @@ func (i *installed) engineer(t *testing.T, namespace, role string) rest.Imperson
 	if err := i.controller.Create(t.Context(), binding); err != nil {
 		t.Fatal(err)
 	}
-	return identity
 }
 
 // users is the ClusterRole by which the gateway may act as these users.
