@@ -91,14 +91,15 @@ func TestAStreamIsCutThoughItsClientDoesNotRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
-	fmt.Fprintf(conn, "GET %s?watch=1 HTTP/1.1\r\nHost: gateway.test\r\nAuthorization: Bearer %s\r\n\r\n", configMaps, g.token)
-	stalled := func() bool {
-		before := w.sent()
-		time.Sleep(50 * time.Millisecond) // The stream stands still when nothing goes for so long.
-		return before > 0 && before == w.sent()
-	}
-	eventually(t, "the stream stalls", stalled)
+	defer func() { _ = conn.Close() }()
+	_, _ = fmt.Fprintf(conn, "GET %s?watch=1 HTTP/1.1\r\nHost: gateway.test\r\nAuthorization: Bearer %s\r\n\r\n", configMaps, g.token)
+	last, since := int64(0), time.Now()
+	eventually(t, "the stream stands still for 50 ms", func() bool {
+		if sent := w.sent(); sent != last {
+			last, since = sent, time.Now()
+		}
+		return last > 0 && time.Since(since) > 50*time.Millisecond
+	})
 	began := time.Now()
 	w.revoke("case-1")
 	eventually(t, "the connection is gone", func() bool { return w.gateway.connections.count() == 0 })
@@ -119,7 +120,7 @@ func TestAStreamIntoAPodIsCutAndItsClientIsTold(t *testing.T) {
 			return
 		}
 		defer close(gone)
-		defer conn.Close()
+		defer func() { _ = conn.Close() }()
 		_ = conn.WriteMessage(websocket.BinaryMessage, []byte{1, 'h', 'i'})
 		_, _, _ = conn.ReadMessage()
 	})
@@ -129,7 +130,7 @@ func TestAStreamIntoAPodIsCutAndItsClientIsTold(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v: %v", err, response)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	_ = response.Body.Close()
 	_ = conn.SetReadDeadline(time.Now().Add(patience))
 	if _, message, err := conn.ReadMessage(); err != nil || string(message) != "\x01hi" {
@@ -166,8 +167,9 @@ func TestAStreamThatCarriesTooMuchIsCut(t *testing.T) {
 		if err != nil {
 			return
 		}
-		defer conn.Close()
-		for conn.WriteMessage(websocket.BinaryMessage, make([]byte, 1000)) == nil {
+		defer func() { _ = conn.Close() }()
+		for err == nil {
+			err = conn.WriteMessage(websocket.BinaryMessage, make([]byte, 1000))
 		}
 	})
 	dialer := websocket.Dialer{TLSClientConfig: &tls.Config{RootCAs: w.roots}}
@@ -175,7 +177,7 @@ func TestAStreamThatCarriesTooMuchIsCut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	_ = response.Body.Close()
 	got := 0
 	_ = conn.SetReadDeadline(time.Now().Add(patience))
@@ -294,7 +296,7 @@ func TestAnEngineerHasAsManyConnectionsAsThePolicyAllows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusTooManyRequests {
 		t.Errorf("the third got %d, want 429", response.StatusCode)
 	}

@@ -147,7 +147,7 @@ type heardBody struct {
 // Read reads a part of the answer.
 func (b *heardBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if n > 0 || err == io.EOF { //nolint:errorlint // A body ends with io.EOF itself; what wraps it is a broken end.
+	if n > 0 || err == io.EOF {
 		b.heard()
 	}
 	return n, err

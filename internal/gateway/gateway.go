@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/google/uuid"
 	"k8s.io/apimachinery/pkg/util/sets"
 	apirequest "k8s.io/apiserver/pkg/endpoints/request"
@@ -48,11 +49,13 @@ type door struct {
 	recorder    recorder
 	presence    presences
 	freshness   freshness
+	identities  *identities
 	proxy       *httputil.ReverseProxy
 	clock       clock.PassiveClock
 	infos       *apirequest.RequestInfoFactory
 	longRunning apirequest.LongRunningRequestCheck
 	counters    *counters
+	logger      logr.Logger
 }
 
 // requestInfos reads requests as the API server does.
@@ -141,6 +144,12 @@ func (h *door) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 	if err := h.presence.Arrive(r.Context(), x.standing, x.engineer); err != nil {
 		status = http.StatusServiceUnavailable
 		answer(w, unavailable("it could not be made known that you are here"))
+		return
+	}
+	if err := h.identities.prove(r.Context(), x); err != nil {
+		h.logger.Error(err, "The API server does not let the gateway act as an engineer")
+		status = http.StatusServiceUnavailable
+		answer(w, unavailable("the API server does not let the gateway act as you yet: try again"))
 		return
 	}
 	c := connectionOf(r.Context())

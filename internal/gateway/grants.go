@@ -342,12 +342,12 @@ func ofGrant(_ context.Context, o client.Object) []reconcile.Request {
 }
 
 // ofRecord passes over mirrors and tombstones: the gateway goes by the record beside the grant.
-func ofRecord(_ context.Context, o client.Object) []reconcile.Request {
+func ofRecord(ctx context.Context, o client.Object) []reconcile.Request {
 	grant := o.(*v1alpha1.SupportAccessRecord).Spec.Grant
 	if o.GetNamespace() != grant.Namespace || o.GetName() != grant.Name {
 		return nil
 	}
-	return ofGrant(nil, o)
+	return ofGrant(ctx, o)
 }
 
 func (g *Grants) ofDecision(ctx context.Context, o client.Object) []reconcile.Request {

@@ -61,7 +61,7 @@ func cleanPath(r *http.Request) *refusal {
 	if strings.Contains(path, "//") || strings.ContainsAny(path, "\\;%?#") {
 		return badRequest("the path has an empty segment or one of the characters \\ ; % ? #")
 	}
-	for _, segment := range strings.Split(path, "/") {
+	for segment := range strings.SplitSeq(path, "/") {
 		if segment == "." || segment == ".." {
 			return badRequest("the path has a segment . or ..")
 		}

@@ -114,7 +114,7 @@ func TestWhatARequestMayNotSayIsRefusedAndNeverForwarded(t *testing.T) {
 				}
 				return
 			}
-			defer response.Body.Close()
+			defer func() { _ = response.Body.Close() }()
 			if response.StatusCode != http.StatusBadRequest {
 				body, _ := io.ReadAll(response.Body)
 				t.Errorf("got %d %s, want 400", response.StatusCode, body)
@@ -209,7 +209,7 @@ func TestDiscoveryAndQuestionsAboutOneselfAreLetThrough(t *testing.T) {
 		}
 	}
 	for _, path := range []string{"/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", "/apis/authentication.k8s.io/v1/selfsubjectreviews"} {
-		if code, body := w.get(g.token, path, func(r *http.Request) { r.Method = http.MethodPost }); code != http.StatusOK {
+		if code, body := w.get(g.token, path, func(r *http.Request) { r.Method = http.MethodPost }); code >= http.StatusBadRequest {
 			t.Errorf("%s: got %d %s", path, code, body)
 		}
 	}

@@ -87,7 +87,7 @@ func New(o Options) (*Gateway, error) {
 	g.grants = &Grants{Reader: o.Reader, Clock: o.Clock, Cut: g.cut}
 	g.server = &http.Server{
 		Handler: &door{
-			grants: g.grants, connections: g.connections, presence: g.sessions, freshness: o.Hearing, proxy: way.proxy(),
+			grants: g.grants, connections: g.connections, presence: g.sessions, freshness: o.Hearing, proxy: way.proxy(), identities: &identities{way: way}, logger: o.Logger,
 			recorder: &journal{log: o.Log, clock: o.Clock, replica: o.Replica, logger: o.Logger},
 			clock:    o.Clock, infos: requestInfos(), longRunning: longRunning(), counters: g.counters,
 		},

@@ -112,11 +112,15 @@ func (u *upstream) rewrite(p *httputil.ProxyRequest, x *exchange) {
 		out.Header.Del(name)
 	}
 	out.Header.Set("Audit-Id", x.id)
-	grant := x.standing.facts.Record.Spec.Grant
-	out.Header.Set("Impersonate-User", access.GatewayUsername(grant, x.engineer))
-	out.Header["Impersonate-Group"] = []string{v1alpha1.EngineersGroup}
+	actAs(out.Header, x)
+}
+
+// actAs has a request come from the engineer of an exchange.
+func actAs(header http.Header, x *exchange) {
+	header.Set("Impersonate-User", access.GatewayUsername(x.standing.facts.Record.Spec.Grant, x.engineer))
+	header["Impersonate-Group"] = []string{v1alpha1.EngineersGroup}
 	extra := func(key, value string) {
-		out.Header["Impersonate-Extra-"+url.PathEscape(key)] = []string{value}
+		header["Impersonate-Extra-"+url.PathEscape(key)] = []string{value}
 	}
 	extra(extraGrant, x.standing.key.String())
 	extra(extraRequest, x.id)
