@@ -117,16 +117,11 @@ func usersOf(records []v1alpha1.SupportAccessRecord, now time.Time) (lists [shar
 		if !throughGateway(record) || record.Status.EndTime != nil {
 			continue
 		}
-		if starts := record.Status.StartTime; record.Status.ProvisionedTime == nil {
-			if starts == nil {
-				continue
+		if begins, known := beginning(record); !known || begins.After(now) {
+			if known && (next.IsZero() || begins.Before(next)) {
+				next = begins
 			}
-			if starts.After(now) {
-				if next.IsZero() || starts.Time.Before(next) {
-					next = starts.Time
-				}
-				continue
-			}
+			continue
 		}
 		for _, name := range namesOf(record) {
 			at := shardOf(name)
@@ -137,6 +132,19 @@ func usersOf(records []v1alpha1.SupportAccessRecord, now time.Time) (lists [shar
 		slices.Sort(lists[i])
 	}
 	return lists, next
+}
+
+// beginning returns from when the gateway may act as the engineers of a grant: a little before their bindings exist, so that
+// nobody has to wait for the list. It is not known of a grant that waits for somebody.
+func beginning(record *v1alpha1.SupportAccessRecord) (at time.Time, known bool) {
+	switch {
+	case record.Status.ProvisionedTime != nil:
+		return time.Time{}, true
+	case record.Status.StartTime != nil:
+		return record.Status.StartTime.Time, true
+	default:
+		return time.Time{}, false
+	}
 }
 
 // namesOf are the users of one grant who were not taken off.

@@ -147,7 +147,7 @@ func engineersOf(s *sight, verdict lifecycle.Verdict, done outcome) []v1alpha1.E
 	for _, name := range verdict.Engineers {
 		if e, ok := known[name]; ok {
 			if s.throughGateway() {
-				e = throughGatewayStatus(e, verdict)
+				e = throughGatewayStatus(s, e, verdict)
 			}
 			out = append(out, e)
 		}
@@ -178,7 +178,7 @@ func conditionsOf(s *sight, verdict lifecycle.Verdict, done outcome) []metav1.Co
 	if access.IsNameTaken(done.problem) && !closed {
 		state, message = v1alpha1.StateFailed, done.problem.Error()
 	}
-	return []metav1.Condition{
+	conditions := []metav1.Condition{
 		condition(v1alpha1.ConditionReady, ready(state), state, message),
 		activeCondition(s, verdict, done),
 		condition(v1alpha1.ConditionApproved, metav1.ConditionTrue, v1alpha1.ReasonNotRequired, "the policy asks for no approval"),
@@ -187,6 +187,7 @@ func conditionsOf(s *sight, verdict lifecycle.Verdict, done outcome) []metav1.Co
 		condition(v1alpha1.ConditionStalled, stalled(state), state, message),
 		condition(v1alpha1.ConditionReconciling, reconciling(state), state, message),
 	}
+	return append(conditions, transportConditions(s, verdict)...)
 }
 
 // ready says whether the cluster is as a grant in a state demands. An end is as good as an opening: kstatus takes False for
@@ -252,6 +253,8 @@ func verifiedCondition(s *sight, verdict lifecycle.Verdict, done outcome) metav1
 	c := metav1.Condition{Type: v1alpha1.ConditionVerified, Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonNotYet, Message: "it is asked when the grant has ended"}
 	switch {
 	case !s.ended() || verdict.NameUsed:
+	case s.unconfirmed() != "":
+		c.Reason, c.Message = v1alpha1.ReasonNotConfirmed, clip("the gateway has not said that nobody is connected any more: "+s.unconfirmed())
 	case s.record.Status.VerifiedTime != nil || s.record.Status.ProvisionedTime == nil:
 		c.Status, c.Reason, c.Message = metav1.ConditionTrue, v1alpha1.ReasonNoAccess, "the API server says that no engineer of this grant may do anything"
 		if s.record.Status.ProvisionedTime == nil {

@@ -57,6 +57,8 @@ type Reconciler struct {
 	Binder Binder
 	// Gateway says how engineers reach the gateway.
 	Gateway Addresses
+	// Sessions reads what the gateway says of who is connected, from the cache; nil where there is no gateway.
+	Sessions client.Reader
 	// Counters count what is done, where there are any.
 	Counters *metrics.Counters
 	// Recorder announces changes as Kubernetes Events.
@@ -70,6 +72,8 @@ type Reconciler struct {
 
 	// kept are the digests of rules that are known to be stored.
 	kept sync.Map
+	// followed is when the status of a grant last followed its sessions.
+	followed sync.Map
 	// cuts are the first passes, by grant, that await their second.
 	cuts sync.Map
 	// ambience is what identities may do without a grant.
@@ -113,6 +117,14 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 		WatchesMetadata(accounts, prioritized(grantsOfChild)).
 		WatchesMetadata(namespaces, prioritized(r.grantsOfNamespace), builder.WithPredicates(namespaceChanged())).
 		WithOptions(controller.Options{MaxConcurrentReconciles: r.Workers, ReconciliationTimeout: time.Minute})
+	if r.Sessions != nil {
+		if err := mgr.GetFieldIndexer().IndexField(ctx, &v1alpha1.SupportAccessSession{}, indexGrant, func(o client.Object) []string {
+			return []string{string(o.(*v1alpha1.SupportAccessSession).Spec.Grant.UID)}
+		}); err != nil {
+			return err
+		}
+		b = b.Watches(&v1alpha1.SupportAccessSession{}, prioritized(grantsOfSession))
+	}
 	if r.Woken != nil {
 		b = b.WatchesRawSource(source.Channel(r.Woken, prioritized(r.allGrants)))
 	}

@@ -36,6 +36,9 @@ func (r *Reconciler) tell(ctx context.Context, s *sight, order access.Order) out
 		}
 		done.credentials = append(done.credentials, *credential)
 	}
+	next, err := r.handOver(ctx, s, order)
+	done.problem = errors.Join(done.problem, err)
+	done.again = earlier(next, r.followSessions(s))
 	return done
 }
 
@@ -46,10 +49,13 @@ func (s *sight) toldHash(engineer, hash string) bool {
 	})
 }
 
-// throughGatewayStatus brings what a status says of an engineer to what the gateway does: it goes by the end of the grant,
-// so a credential needs no other.
-func throughGatewayStatus(e v1alpha1.EngineerStatus, verdict lifecycle.Verdict) v1alpha1.EngineerStatus {
+// throughGatewayStatus brings what a status says of an engineer to what is so: the gateway goes by the end of the grant,
+// a credential that was handed over lies nowhere any more, and the sessions say who is connected.
+func throughGatewayStatus(s *sight, e v1alpha1.EngineerStatus, verdict lifecycle.Verdict) v1alpha1.EngineerStatus {
 	dies := metav1.NewTime(verdict.Expiration)
 	e.CredentialExpirationTime = &dies
-	return e
+	if s.handedOver(e.Name) {
+		e.CredentialSecretRef = nil
+	}
+	return s.usedStatus(e)
 }

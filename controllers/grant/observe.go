@@ -50,6 +50,12 @@ type sight struct {
 	credentials map[string]*metav1.PartialObjectMetadata
 	accounts    map[string]*metav1.PartialObjectMetadata
 
+	// sessions are what the replicas of the gateway say of the grant, disconnection what they say once it has ended. With
+	// follow the status is to show them.
+	sessions      []v1alpha1.SupportAccessSession
+	disconnection disconnection
+	follow        bool
+
 	// cut is what the first of the two passes that close a grant did, zero if this is the first.
 	cut cut
 }
@@ -89,7 +95,7 @@ func (r *Reconciler) glance(ctx context.Context, key types.NamespacedName) (*sig
 // observe gathers what else a verdict on a grant needs. It reads the cache, and the API server itself only where something
 // looks as if access had been taken away.
 func (r *Reconciler) observe(ctx context.Context, s *sight) error {
-	for _, step := range []func(context.Context, *sight) error{r.seeChildren, r.seeForgotten, r.seeAbsence} {
+	for _, step := range []func(context.Context, *sight) error{r.seeChildren, r.seeForgotten, r.seeAbsence, r.seeSessions} {
 		if err := step(ctx, s); err != nil {
 			return err
 		}
@@ -471,7 +477,7 @@ func (r *Reconciler) seeLostCredentials(ctx context.Context, s *sight, engineers
 			return err
 		}
 		if s.throughGateway() {
-			if secretLost {
+			if secretLost && !s.handedOver(engineer) {
 				s.world.LostCredentials = append(s.world.LostCredentials, engineer)
 			}
 			continue

@@ -497,7 +497,7 @@ func (r *Reconciler) close(ctx context.Context, s *sight, verdict lifecycle.Verd
 		if err := r.sweep(ctx, s); err != nil {
 			return outcome{problem: err}
 		}
-		return r.verify(ctx, s)
+		return r.disconnect(ctx, s, r.verify(ctx, s))
 	}
 	remains := access.RemainsOf(s.record, lifecycle.ScopeOf(s.record.Spec.Scope, s.record.Spec.Grant.Namespace))
 	remains.Cut = s.cut.grant == remains.Grant.UID
@@ -512,7 +512,7 @@ func (r *Reconciler) close(ctx context.Context, s *sight, verdict lifecycle.Verd
 	if err := r.sweep(ctx, s); err != nil {
 		return outcome{problem: err}
 	}
-	return r.recordEnd(ctx, s, verdict)
+	return r.disconnect(ctx, s, r.recordEnd(ctx, s, verdict))
 }
 
 // recordCut puts on record what somebody took away by hand, before the credentials follow: a pass that came after a crash

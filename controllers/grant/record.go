@@ -124,6 +124,7 @@ func (r *Reconciler) recordChanges(ctx context.Context, s *sight, verdict lifecy
 	recordRemovals(changed, verdict, s.now)
 	recordWithdrawals(changed, s, verdict)
 	recordRoleChanges(changed, s)
+	recordFirstUses(changed, s.sessions)
 	if len(changed.Status.Transitions) == len(s.record.Status.Transitions) && changed.Status.DroppedTransitions == s.record.Status.DroppedTransitions {
 		return nil
 	}

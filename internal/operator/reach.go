@@ -64,6 +64,10 @@ func (o *ReachOptions) addTo(mgr ctrl.Manager, now clock.Clock) error {
 		if err := users.SetupWithManager(mgr); err != nil {
 			return fmt.Errorf("set up the lists of the gateway's users: %w", err)
 		}
+		sessions := &gateway.Sessions{Client: mgr.GetClient(), Clock: now}
+		if err := sessions.SetupWithManager(mgr); err != nil {
+			return fmt.Errorf("set up the sweeping of sessions: %w", err)
+		}
 	}
 	if !o.TLSSelfMade {
 		return nil
