@@ -197,6 +197,8 @@ func cacheOptions() cache.Options {
 			&rbacv1.ClusterRoleBinding{}: {Label: managed},
 			&corev1.Secret{}:             {Namespaces: credentials},
 			&corev1.ServiceAccount{}:     {Namespaces: credentials},
+			// The gateway writes nowhere else, and the controller may look nowhere else.
+			&v1alpha1.SupportAccessSession{}: {Namespaces: map[string]cache.Config{v1alpha1.SystemNamespace: {}}},
 			// When these were changed is read from their managed fields.
 			&admissionregistrationv1.ValidatingAdmissionPolicy{}:        {Label: ours, Transform: asItIs},
 			&admissionregistrationv1.ValidatingAdmissionPolicyBinding{}: {Label: ours, Transform: asItIs},
@@ -242,6 +244,9 @@ func AddControllers(ctx context.Context, mgr ctrl.Manager, o Options, version st
 		Binder:    &access.Binder{Client: mgr.GetClient(), Clock: now},
 		Gateway:   gateway,
 		Recorder:  mgr.GetEventRecorder("support-access"),
+	}
+	if o.Gateway.Server != "" {
+		grants.Sessions = mgr.GetClient()
 	}
 	if err := grants.SetupWithManager(ctx, mgr); err != nil {
 		return fmt.Errorf("set up the grant controller: %w", err)
