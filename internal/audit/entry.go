@@ -19,8 +19,8 @@ const LabelSource = "supportaccess.dev/source"
 type Entry struct {
 	auditv1.Event `json:",inline"`
 
-	// Seq numbers the entries of one log without a gap, from 1. The log gives it.
-	Seq int64 `json:"seq"`
+	// Seq numbers the entries of one log without a gap, from 1. The log gives it, and writes it first in the line.
+	Seq int64 `json:"seq,omitempty"`
 	// Labels say that support did it.
 	Labels map[string]string `json:"labels"`
 	// Grant is the grant under which it happened.
@@ -48,6 +48,10 @@ type Grant struct {
 	Name      string `json:"name"`
 	UID       string `json:"uid"`
 }
+
+// MaxLine is how long the line of an entry may be. Whoever makes entries cuts what a client may make long; an entry that is
+// too long all the same is not on record, so what it tells of is not done.
+const MaxLine = 128 << 10
 
 // Log takes entries.
 type Log interface {

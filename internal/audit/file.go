@@ -9,7 +9,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
+	"syscall"
 )
 
 // File is a log of JSON lines. Entries that come together are made durable together: one write and one fsync for all that
@@ -34,7 +36,8 @@ type file interface {
 
 // offer is an entry that waits to become durable.
 type offer struct {
-	entry *Entry
+	// body is the entry in JSON, without its number.
+	body []byte
 	// told gets the outcome. It has room for it, so that nobody waits for who has gone.
 	told chan error
 }
@@ -50,23 +53,52 @@ const (
 var errClosed = errors.New("the audit log is closed")
 
 // OpenFile opens a log, and goes on where it ends. Half a line, which a crash may have left, is cut off: its entry was
-// never acknowledged. An empty path or a hyphen means standard output, where nothing is made durable.
+// never acknowledged. A log has one writer: it is an error while another has it open. An empty path or a hyphen means
+// standard output, where nothing is made durable and numbers begin anew.
 func OpenFile(path string) (*File, error) {
 	if path == "" || path == "-" {
-		return start(stdout{os.Stdout}, 0), nil
+		return start(stdout{os.Stdout}, 0, 0), nil
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	folder := filepath.Dir(path)
+	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of the audit log: %w", err)
 	}
-	opened, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	opened, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // The path is the operator's own flag.
 	if err != nil {
 		return nil, fmt.Errorf("open the audit log: %w", err)
 	}
-	seq, err := resume(opened)
+	seq, end, err := claim(opened, folder)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("read the end of the audit log %s: %w", path, err), opened.Close())
+		return nil, errors.Join(fmt.Errorf("open the audit log %s: %w", path, err), opened.Close())
 	}
-	return start(opened, seq), nil
+	return start(opened, seq, end), nil
+}
+
+// claim makes a file ours alone and ready to be written on. It returns the number of its last entry and where it ends.
+func claim(opened *os.File, folder string) (seq, end int64, err error) {
+	// Two writers would write over each other's entries.
+	if err := syscall.Flock(int(opened.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return 0, 0, fmt.Errorf("lock it, which another process may have done: %w", err)
+	}
+	if seq, end, err = resume(opened); err != nil {
+		return 0, 0, err
+	}
+	if _, err := opened.Seek(end, io.SeekStart); err != nil {
+		return 0, 0, fmt.Errorf("find its end: %w", err)
+	}
+	// A file that is durable in a folder that is not may be gone after a crash.
+	if err := syncFolder(folder); err != nil {
+		return 0, 0, fmt.Errorf("make its folder durable: %w", err)
+	}
+	return seq, end, nil
+}
+
+func syncFolder(path string) error {
+	folder, err := os.Open(path) //nolint:gosec // It is the folder of the operator's own flag.
+	if err != nil {
+		return err
+	}
+	return errors.Join(folder.Sync(), folder.Close())
 }
 
 // stdout is a file that nothing makes durable.
@@ -74,18 +106,30 @@ type stdout struct{ io.Writer }
 
 func (stdout) Close() error                   { return nil }
 func (stdout) Sync() error                    { return nil }
-func (stdout) Truncate(int64) error           { return nil }
 func (stdout) Seek(int64, int) (int64, error) { return 0, nil }
 
-func start(f file, seq int64) *File {
+// Truncate ends the half line that cannot be taken back, so that the next entry has a line of its own.
+func (s stdout) Truncate(int64) error {
+	_, err := s.Write([]byte("\n"))
+	return err
+}
+
+func start(f file, seq, end int64) *File {
 	l := &File{file: f, offers: make(chan *offer, waiting), done: make(chan struct{})}
-	go l.commit(seq)
+	go l.commit(seq, end)
 	return l
 }
 
-// Append returns when the entry is durable.
+// Append returns when the entry is durable. The entry is the caller's again as soon as it returns.
 func (l *File) Append(ctx context.Context, e *Entry) error {
-	made := &offer{entry: e, told: make(chan error, 1)}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("wait for the audit log: %w", err)
+	}
+	body, err := encode(e)
+	if err != nil {
+		return err
+	}
+	made := &offer{body: body, told: make(chan error, 1)}
 	l.mu.RLock()
 	if l.closed {
 		l.mu.RUnlock()
@@ -121,11 +165,10 @@ func (l *File) Close() error {
 	return l.file.Close()
 }
 
-// commit makes durable what is offered, all that waits at once.
-func (l *File) commit(seq int64) {
+// commit makes durable what is offered, all that waits at once. The log has seq entries in end bytes.
+func (l *File) commit(seq, end int64) {
 	defer close(l.done)
-	end, err := l.file.Seek(0, io.SeekEnd)
-	broken := err
+	var broken error
 	for first := range l.offers {
 		group := l.gather(first)
 		if broken != nil {
@@ -133,12 +176,8 @@ func (l *File) commit(seq int64) {
 			broken = l.repair(end)
 		}
 		if broken == nil {
-			var lines []byte
-			lines, broken = encode(group, seq)
-			if broken == nil {
-				broken = l.write(lines)
-			}
-			if broken == nil {
+			lines := numbered(group, seq)
+			if broken = l.write(lines); broken == nil {
 				seq += int64(len(group))
 				end += int64(len(lines))
 			}
@@ -166,19 +205,35 @@ func (l *File) gather(first *offer) []*offer {
 	return group
 }
 
-func encode(group []*offer, seq int64) ([]byte, error) {
-	var lines bytes.Buffer
-	for i, o := range group {
-		numbered := *o.entry
-		numbered.Seq = seq + int64(i) + 1
-		line, err := json.Marshal(&numbered)
-		if err != nil {
-			return nil, fmt.Errorf("write an audit entry: %w", err)
-		}
-		lines.Write(line)
-		lines.WriteByte('\n')
+// encode returns an entry in JSON, without its number. It is done by who appends, so that an entry that cannot be written
+// harms no other, and the one who commits has only to copy.
+func encode(e *Entry) ([]byte, error) {
+	unnumbered := *e
+	unnumbered.Seq = 0
+	body, err := json.Marshal(&unnumbered)
+	if err != nil {
+		return nil, fmt.Errorf("write an audit entry: %w", err)
 	}
-	return lines.Bytes(), nil
+	if len(body) > MaxLine {
+		return nil, fmt.Errorf("write an audit entry: it has %d bytes, which is more than %d", len(body), MaxLine)
+	}
+	return body, nil
+}
+
+// opening is how each line of a log begins.
+const opening = `{"seq":`
+
+// numbered returns the lines of a group that follows seq entries.
+func numbered(group []*offer, seq int64) []byte {
+	var lines []byte
+	for i, o := range group {
+		lines = append(lines, opening...)
+		lines = strconv.AppendInt(lines, seq+int64(i)+1, 10)
+		lines = append(lines, ',')
+		lines = append(lines, o.body[1:]...)
+		lines = append(lines, '\n')
+	}
+	return lines
 }
 
 func (l *File) write(lines []byte) error {
@@ -205,31 +260,48 @@ func (l *File) repair(end int64) error {
 // tail is how much of a log's end is read to find its last line. A line is never as long.
 const tail = 1 << 20
 
-// resume cuts off half a line at the end of a log and returns the number of its last entry.
-func resume(f *os.File) (int64, error) {
+// resume cuts off half a line at the end of a log. It returns the number of the last entry and where the log ends. A file
+// that is not a log is left as it is.
+func resume(f *os.File) (seq, size int64, err error) {
 	info, err := f.Stat()
-	if err != nil || info.Size() == 0 {
-		return 0, err
+	if err != nil {
+		return 0, 0, err
 	}
 	from := max(0, info.Size()-tail)
 	end := make([]byte, info.Size()-from)
 	if _, err := f.ReadAt(end, from); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	whole := bytes.LastIndexByte(end, '\n') + 1
-	if whole == 0 && from > 0 {
-		return 0, errors.New("it does not end in a line: is this an audit log?")
+	if !torn(end[whole:]) || (whole == 0 && from > 0) {
+		return 0, 0, errors.New("what follows its last line is no half of an entry: is this an audit log?")
 	}
-	if err := f.Truncate(from + int64(whole)); err != nil {
-		return 0, err
+	if whole > 0 {
+		if seq, err = lastOf(end[:whole-1]); err != nil {
+			return 0, 0, err
+		}
 	}
-	if whole == 0 {
-		return 0, nil
+	size = from + int64(whole)
+	if err := f.Truncate(size); err != nil {
+		return 0, 0, fmt.Errorf("cut off half a line: %w", err)
 	}
-	lines := bytes.Split(bytes.TrimSuffix(end[:whole], []byte("\n")), []byte("\n"))
+	return seq, size, nil
+}
+
+// torn says whether a crash may have left this of an entry: nothing, its beginning, or zeros where its bytes were to be.
+func torn(rest []byte) bool {
+	known := min(len(rest), len(opening))
+	return string(rest[:known]) == opening[:known] || len(bytes.Trim(rest, "\x00")) == 0
+}
+
+// lastOf returns the number of the last of some lines.
+func lastOf(lines []byte) (int64, error) {
 	last := Entry{}
-	if err := json.Unmarshal(lines[len(lines)-1], &last); err != nil {
+	if err := json.Unmarshal(lines[bytes.LastIndexByte(lines, '\n')+1:], &last); err != nil {
 		return 0, fmt.Errorf("its last line is no entry: %w", err)
+	}
+	if last.Seq < 1 {
+		return 0, errors.New("its last line is no entry: it has no number")
 	}
 	return last.Seq, nil
 }
