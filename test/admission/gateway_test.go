@@ -201,6 +201,9 @@ func TestTheControllerWritesListsOfEngineersAndNoOtherClusterRole(t *testing.T) 
 	mine := changed(func(r *rbacv1.ClusterRole) { r.Labels = map[string]string{v1alpha1.LabelManaged: "true"} })
 	w.controller.make(t, mine)
 	taken(t, w.controller.merge(t, mine, `{"rules":[]}`, client.DryRunAll))
+	nobody := mine.DeepCopy()
+	nobody.Rules = nil
+	taken(t, w.controller.Update(t.Context(), nobody, client.DryRunAll))
 	refused(t, w.controller.merge(t, mine, `{"rules":[{"apiGroups":[""],"resources":["secrets"],"verbs":["get"]}]}`, client.DryRunAll), users, shape)
 	refused(t, w.controller.merge(t, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: configuration}}, `{"rules":[]}`, client.DryRunAll),
 		users, "metadata.name: "+configuration+": the operator writes")
