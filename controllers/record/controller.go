@@ -1,5 +1,5 @@
-// Package record keeps what is on record: mirrors where a grant reaches, tombstones where a namespace is gone, small
-// once it is old, and for as long as it must be kept. What a record says is the grant controller's.
+// Package record keeps what is on record: mirrors where a grant reaches, tombstones that outlive a namespace, small once it
+// is old, and for as long as it must be kept. What a record says is the grant controller's.
 package record
 
 import (
@@ -87,12 +87,17 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if err != nil {
 		return reconcile.Result{}, fmt.Errorf("get record %s: %w", request.NamespacedName, err)
 	}
-	if isHome(record) {
-		if err := r.copy(ctx, record); err != nil {
-			return reconcile.Result{}, err
-		}
+	if !isHome(record) {
+		return r.age(ctx, record)
 	}
-	return r.age(ctx, record)
+	if err := r.copy(ctx, record); err != nil {
+		return reconcile.Result{}, err
+	}
+	result, err := r.age(ctx, record)
+	if wait := r.untilKept(record); wait > 0 && (result.RequeueAfter == 0 || wait < result.RequeueAfter) {
+		result.RequeueAfter = wait
+	}
+	return result, err
 }
 
 // bury writes the tombstone of a record that went with its namespace.
@@ -128,14 +133,14 @@ func (r *Reconciler) going(ctx context.Context, name string) (bool, error) {
 }
 
 // copy keeps the copies of a record as it is: one in every other namespace that the grant reaches, for the admins there,
-// one in the operator's namespace for a grant that reaches the whole cluster or whose own namespace is going.
+// one in the operator's namespace for a grant that reaches the whole cluster or whose name must outlive its namespace.
 func (r *Reconciler) copy(ctx context.Context, record *v1alpha1.SupportAccessRecord) error {
 	places := lifecycle.MirrorPlaces(record)
-	going, err := r.going(ctx, record.Namespace)
+	buried, err := r.mustBury(ctx, record)
 	if err != nil {
 		return err
 	}
-	if going {
+	if buried {
 		places = append(places, v1alpha1.SystemNamespace)
 	}
 	for _, place := range places {
@@ -144,6 +149,37 @@ func (r *Reconciler) copy(ctx context.Context, record *v1alpha1.SupportAccessRec
 		}
 	}
 	return nil
+}
+
+// keepNameAfter is how long a record lies with its namespace alone: while many grants end at once nothing is copied, and
+// most grants that are made open before it is over.
+const keepNameAfter = 10 * time.Second
+
+// untilKept returns for how long a record may still lie with its namespace alone, zero if it must not or always may. While
+// a grant is open its finalizer holds the namespace until the operator has seen to both. Nothing holds the namespace of one
+// that has ended or that waits: deleted while the operator is down, it takes the record along, and the name would be new.
+func (r *Reconciler) untilKept(record *v1alpha1.SupportAccessRecord) time.Duration {
+	since := record.CreationTimestamp.Time
+	if end := record.Status.EndTime; end != nil {
+		since = end.Time
+	} else if record.Status.ProvisionedTime != nil {
+		return 0
+	}
+	return max(since.Add(keepNameAfter).Sub(r.Clock.Now()), 0)
+}
+
+// mustBury reports whether a record is to be in the operator's namespace, too.
+func (r *Reconciler) mustBury(ctx context.Context, record *v1alpha1.SupportAccessRecord) (bool, error) {
+	open := record.Status.EndTime == nil && record.Status.ProvisionedTime != nil
+	if !open && r.untilKept(record) == 0 {
+		return true, nil
+	}
+	if going, err := r.going(ctx, record.Namespace); err != nil || going {
+		return going, err
+	}
+	// One that was buried while it waited is kept as it is.
+	err := r.Client.Get(ctx, lifecycle.TombstoneKey(client.ObjectKeyFromObject(record)), &v1alpha1.SupportAccessRecord{})
+	return err == nil, client.IgnoreNotFound(err)
 }
 
 // put writes a copy of a record into a namespace. A namespace that is gone or going takes none, and that is no error:

@@ -132,3 +132,31 @@ func TestTheNamesOfANamespaceAreUsedWhetherTheirGrantsOpenedOrNot(t *testing.T) 
 		isInert(t, g, anew.grants(t, g.Name))
 	}
 }
+
+// What a namespace took along while nobody could see it is restored from a backup: the same manifests under new UIDs.
+func TestTheNamesOfANamespaceThatIsDeletedWhileTheOperatorIsDownStayUsed(t *testing.T) {
+	tn := newTenant(t)
+	ended, scheduled := tn.opens(t, "ended"), tn.grants(t, "scheduled", gen.WithStart(soon(time.Hour)))
+	ana := ended.engineer(t)
+	scheduled.is(t, v1alpha1.StateScheduled)
+	tn.admin.decides(t, tn.namespace, "stop", gen.Revoking("ended"))
+	hasEnded(t, tn.admin, ended.NamespacedName, ending{v1alpha1.EndRevoked, tn.admin.name, "revoked"})
+	for _, g := range []*grantInTest{ended, scheduled} {
+		world.Eventually(t, "the name of grant "+g.Name+" is kept elsewhere", func() error {
+			return tn.Admin.Get(t.Context(), g.tombstone(), &v1alpha1.SupportAccessRecord{})
+		})
+	}
+	start := stopOperator(t)
+	deleteNamespace(t, tn, tn.namespace)()
+	anew := tn.isMadeAnew(t)
+	restored := map[*grantInTest]*grantInTest{}
+	for _, g := range []*grantInTest{ended, scheduled} {
+		restored[g] = anew.grants(t, g.Name)
+	}
+	start()
+	for first, second := range restored {
+		isInert(t, first, second)
+	}
+	ana.isRefusedEverywhere(t, tn.namespace)
+	anew.opens(t, "a-new-name")
+}
