@@ -10,6 +10,9 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/go-logr/logr"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
+
 	"supportaccess.dev/operator/hack/controlplane"
 	"supportaccess.dev/operator/test/world"
 )
@@ -20,6 +23,8 @@ const usage = `usage: go run ./hack/demo show|up|down
   down  stop what runs in .demo`
 
 func main() {
+	// What a client logs is not part of the show.
+	ctrllog.SetLogger(logr.Discard())
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:])
 	stop()
@@ -63,7 +68,7 @@ func up(ctx context.Context, dir string) error {
 	if err := cp.WriteKubeconfig(kubeconfig, cp.AdminConfig(), "default"); err != nil {
 		return errors.Join(err, controlplane.Down(ctx, dir, say))
 	}
-	if _, err := startOperator(ctx, cp, dir, true); err != nil {
+	if _, err := startPods(ctx, cp, dir, true); err != nil {
 		return errors.Join(err, controlplane.Down(ctx, dir, say))
 	}
 	say("\nThe cluster runs until make down. To reach it as its admin:")
@@ -72,20 +77,56 @@ func up(ctx context.Context, dir string) error {
 	return nil
 }
 
-// startOperator installs the chart and plays the kubelet for its Deployment.
-func startOperator(ctx context.Context, cp *controlplane.ControlPlane, dir string, detach bool) (*world.Operator, error) {
-	installation, err := world.Install(ctx, cp, dir, nil)
+// pods are what runs of the operator.
+type pods struct{ controller, gateway *world.Operator }
+
+// stop ends them.
+func (p pods) stop() error {
+	var errs []error
+	for _, pod := range []*world.Operator{p.gateway, p.controller} {
+		if pod != nil {
+			errs = append(errs, pod.Stop())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// startPods installs the chart, with the gateway at an address of this machine, and plays the kubelet for its Deployments.
+func startPods(ctx context.Context, cp *controlplane.ControlPlane, dir string, detach bool) (p pods, err error) {
+	ip, err := world.GatewayIP()
 	if err != nil {
-		return nil, fmt.Errorf("install the chart: %w", err)
+		return p, err
 	}
-	operator, err := world.Run(ctx, cp, installation, world.OperatorOptions{Dir: filepath.Join(dir, "pods"), Detach: detach})
+	installation, err := world.Install(ctx, cp, dir, values(ip))
 	if err != nil {
-		return nil, fmt.Errorf("start the operator: %w", err)
+		return p, fmt.Errorf("install the chart: %w", err)
 	}
-	if err := operator.WaitReady(ctx); err != nil {
-		return nil, errors.Join(err, operator.Stop())
+	options := world.OperatorOptions{Dir: filepath.Join(dir, "pods"), Detach: detach}
+	if p.controller, err = world.Run(ctx, cp, installation, options); err != nil {
+		return p, fmt.Errorf("start the controller: %w", err)
 	}
-	return operator, nil
+	if err := p.controller.WaitReady(ctx); err != nil {
+		return p, errors.Join(err, p.stop())
+	}
+	options.IP = ip
+	if p.gateway, err = world.OpenGateway(ctx, cp, installation, options); err != nil {
+		return p, errors.Join(err, p.stop())
+	}
+	return p, nil
+}
+
+// values offer, besides what the chart offers, content for a case: until there are approvals a cluster admin chooses so.
+func values(ip string) map[string]any {
+	return world.GatewayValues(ip, map[string]any{
+		"offeredRoles": []any{"support-access-configuration", "support-access-diagnostics", "support-access-content"},
+		"defaultPolicy": map[string]any{"spec": map[string]any{
+			"transports": []any{"Gateway"},
+			"roles": []any{
+				map[string]any{"name": "support-access-configuration"}, map[string]any{"name": "support-access-diagnostics"},
+				map[string]any{"name": "support-access-content", "elevated": true, "maxDuration": "24h"},
+			},
+		}},
+	})
 }
 
 func say(format string, args ...any) { fmt.Printf(format+"\n", args...) }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"supportaccess.dev/operator/hack/controlplane"
+	"supportaccess.dev/operator/test/world"
 )
 
 const (
@@ -29,6 +31,7 @@ type stage struct {
 	started   time.Time
 	// kubeconfigs of the people: a cluster admin, an admin of the tenant's namespace, an engineer of the vendor.
 	cluster, tess, ana string
+	gateway            *world.Operator
 }
 
 // show does the main job and fails at the first step that does not do what it says.
@@ -53,13 +56,14 @@ func show(ctx context.Context, root string) (err error) {
 	if err := s.people(); err != nil {
 		return err
 	}
-	s.title("The operator: helm install, then the binary with the Deployment's own args and ServiceAccount")
-	operator, err := startOperator(ctx, s.cp, dir, false)
+	s.title("The operator: helm install, then controller and gateway with the Deployments' own args and ServiceAccounts")
+	running, err := startPods(ctx, s.cp, dir, false)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, operator.Stop()) }()
-	for _, chapter := range []func(context.Context) error{s.product, s.grantAccess, s.useAccess, s.revoke, s.expire, s.records} {
+	defer func() { err = errors.Join(err, running.stop()) }()
+	s.gateway = running.gateway
+	for _, chapter := range []func(context.Context) error{s.product, s.grantAccess, s.useAccess, s.revoke, s.elevate, s.expire, s.records, s.audit} {
 		if err := chapter(ctx); err != nil {
 			return err
 		}
@@ -120,13 +124,16 @@ func (s *stage) grantAccess(ctx context.Context) error {
 	return s.expect(ctx, s.tess, "Active", "get", "sag")
 }
 
-// fetch reads a grant's kubeconfig, as the person who granted it may.
-func (s *stage) fetch(ctx context.Context, name string) error {
-	secret, err := s.output(ctx, s.tess, "get", "sag", name, "-o", "jsonpath={.status.engineers[0].credentialSecretRef.name}")
+// fetch reads a grant's kubeconfig, as Tess who granted it may.
+func (s *stage) fetch(ctx context.Context, name string) error { return s.fetchAs(ctx, s.tess, name) }
+
+// fetchAs reads a grant's kubeconfig, as the person who granted it may.
+func (s *stage) fetchAs(ctx context.Context, granter, name string) error {
+	secret, err := s.output(ctx, granter, "get", "sag", name, "-o", "jsonpath={.status.engineers[0].credentialSecretRef.name}")
 	if err != nil {
 		return err
 	}
-	encoded, err := s.output(ctx, s.tess, "get", "secret", "-n", "support-access-credentials", secret, "-o", "jsonpath={.data.kubeconfig}")
+	encoded, err := s.output(ctx, granter, "get", "secret", "-n", "support-access-credentials", secret, "-o", "jsonpath={.data.kubeconfig}")
 	if err != nil {
 		return err
 	}
@@ -138,7 +145,7 @@ func (s *stage) fetch(ctx context.Context, name string) error {
 	if err := os.WriteFile(s.ana, content, 0o600); err != nil {
 		return fmt.Errorf("write the engineer's kubeconfig: %w", err)
 	}
-	say("            Tess fetched Ana's kubeconfig from Secret support-access-credentials/%s", secret)
+	say("            Ana's kubeconfig was fetched from Secret support-access-credentials/%s", secret)
 	return nil
 }
 
@@ -153,11 +160,11 @@ func (s *stage) useAccess(ctx context.Context) error {
 		func() error { return s.expect(ctx, s.ana, "", "get", "configmaps") },
 		func() error { return s.expect(ctx, s.ana, "", "get", "connectors") },
 		func() error { return s.expect(ctx, s.ana, "", "logs", pod, "--tail=2") },
-		func() error { return s.expectRefused(ctx, s.ana, "cannot list", "get", "secrets") },
-		func() error { return s.expectRefused(ctx, s.ana, "cannot create", "exec", pod, "--", "id") },
-		func() error { return s.expectRefused(ctx, s.ana, "cannot delete", "delete", "pod", pod) },
+		func() error { return s.expectRefused(ctx, s.ana, "never bends", "get", "secrets") },
+		func() error { return s.expectRefused(ctx, s.ana, "pods/exec", "exec", pod, "--", "id") },
+		func() error { return s.expectRefused(ctx, s.ana, "delete pods", "delete", "pod", pod) },
 		func() error {
-			return s.expectRefused(ctx, s.ana, "cannot list", "get", "configmaps", "-n", "default")
+			return s.expectRefused(ctx, s.ana, "the grant is for", "get", "configmaps", "-n", "default")
 		},
 	} {
 		if err := step(); err != nil {
@@ -169,8 +176,18 @@ func (s *stage) useAccess(ctx context.Context) error {
 
 // revoke deletes the grant and shows that the next request is refused.
 func (s *stage) revoke(ctx context.Context) error {
-	s.title("Tess revokes: she deletes the grant")
-	if err := s.expect(ctx, s.tess, "deleted", "delete", "sag", grant, "--timeout=30s"); err != nil {
+	s.title("While Ana watches, Tess revokes: she deletes the grant")
+	watch, err := s.start(ctx, "imap", "get", "configmaps", "-w")
+	if err != nil {
+		return err
+	}
+	if err := s.expect(ctx, s.tess, "deleted", "delete", "sag", grant, "--wait=false"); err != nil {
+		return err
+	}
+	if err := s.isCut(watch, "is not open"); err != nil {
+		return err
+	}
+	if err := s.expect(ctx, s.tess, "", "wait", "--for=delete", "--timeout=30s", "sag/"+grant); err != nil {
 		return err
 	}
 	if err := s.expectRefused(ctx, s.ana, "", "get", "configmaps"); err != nil {
@@ -184,6 +201,91 @@ func (s *stage) revoke(ctx context.Context) error {
 		return err
 	}
 	return s.expect(ctx, s.tess, "Revoked", "get", "sag", grant)
+}
+
+// elevatedGrant reaches content, for a case.
+const elevatedGrant = `apiVersion: supportaccess.dev/v1alpha1
+kind: SupportAccessGrant
+metadata: {name: case-4713, namespace: mail-archive}
+spec:
+  case: {id: CASE-4713}
+  reason: Look into the pod that does not come up
+  engineers: [{name: ana@vendor.example}]
+  roles: [support-access-configuration, support-access-content]
+  duration: 24h
+`
+
+// elevate shows a stream into a pod, which a grant for one case allows, and that it is cut as well.
+func (s *stage) elevate(ctx context.Context) error {
+	s.title("A grant for one case lets Ana into a pod; a decision ends it in the middle of her work")
+	path := filepath.Join(s.dir, "elevated.yaml")
+	if err := os.WriteFile(path, []byte(elevatedGrant), 0o600); err != nil {
+		return fmt.Errorf("write the elevated grant: %w", err)
+	}
+	if err := s.expect(ctx, s.cluster, "created", "apply", "-f", path); err != nil {
+		return err
+	}
+	if err := s.expect(ctx, s.tess, "condition met", "wait", "--for=condition=Active", "--timeout=30s", "sag/case-4713"); err != nil {
+		return err
+	}
+	if err := s.fetchAs(ctx, s.cluster, "case-4713"); err != nil {
+		return err
+	}
+	pod, err := s.output(ctx, s.cluster, "get", "pods", "-o", "jsonpath={.items[0].metadata.name}")
+	if err != nil {
+		return err
+	}
+	if err := s.expectRefused(ctx, s.ana, "exec of tar", "exec", pod, "--", "tar", "cf", "-", "/data"); err != nil {
+		return err
+	}
+	shell, err := s.start(ctx, "in the pod", "exec", "-i", pod, "--", "sh", "-c", "echo in the pod; sleep 60")
+	if err != nil {
+		return err
+	}
+	if err := s.expect(ctx, s.tess, "created", "create", "-f", filepath.Join(s.dir, s.decision())); err != nil {
+		return err
+	}
+	if err := s.isCut(shell, ""); err != nil {
+		return err
+	}
+	return s.expect(ctx, s.tess, "condition met", "wait", "--for=jsonpath={.status.conditions[?(@.type==\"Ready\")].reason}=Revoked", "--timeout=30s", "sag/case-4713")
+}
+
+// decision writes the decision that ends the elevated grant, and returns its file's name.
+func (s *stage) decision() string {
+	const name = "decision.yaml"
+	content := `apiVersion: supportaccess.dev/v1alpha1
+kind: SupportAccessDecision
+metadata: {name: enough, namespace: mail-archive}
+spec: {action: Revoke, target: {grant: case-4713}, reason: enough seen}
+`
+	if err := os.WriteFile(filepath.Join(s.dir, name), []byte(content), 0o600); err != nil {
+		say("            %v", err)
+	}
+	return name
+}
+
+// audit shows what the gateway has put on record.
+func (s *stage) audit(context.Context) error {
+	s.title("Every request is on record, written before it went on")
+	content, err := os.ReadFile(s.gateway.AuditLog())
+	if err != nil {
+		return fmt.Errorf("read the audit log: %w", err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(content)), "\n")
+	for _, line := range lines[max(0, len(lines)-12):] {
+		entry := struct {
+			Stage, Verb, RequestURI, Engineer, Cause string
+			Grant                                    struct{ Name string }
+			ResponseStatus                           struct{ Code int }
+		}{}
+		if err := json.Unmarshal([]byte(line), &entry); err != nil {
+			return fmt.Errorf("read an entry of the audit log: %w", err)
+		}
+		say("            %-16s %-9s %-18s %-6s %3d %s %s", entry.Stage, entry.Grant.Name, entry.Engineer, entry.Verb, entry.ResponseStatus.Code, entry.RequestURI, entry.Cause)
+	}
+	say("            %d entries", len(lines))
+	return nil
 }
 
 // shortGrant names an instant, because the default policy's menu of durations has nothing as short as a demo wants.
@@ -281,7 +383,7 @@ func (s *stage) expectRefused(ctx context.Context, kubeconfig, want string, args
 	if err == nil {
 		return fmt.Errorf("kubectl %s: want a refusal, got %s", strings.Join(args, " "), out)
 	}
-	refused := strings.Contains(out, "forbidden") || strings.Contains(out, "Forbidden") || strings.Contains(out, "Unauthorized")
+	refused := strings.Contains(out, "forbidden") || strings.Contains(out, "does not allow this") || strings.Contains(out, "is not open") || strings.Contains(out, "Forbidden") || strings.Contains(out, "Unauthorized")
 	if !refused || !strings.Contains(out, want) {
 		return fmt.Errorf("kubectl %s: want it refused with %q, got %s", strings.Join(args, " "), want, out)
 	}

@@ -163,7 +163,7 @@ func (l *connections) Cut(cutting Cutting, done func(connections int)) {
 }
 
 // farewell is for how long a cut waits to tell the client why.
-const farewell = 50 * time.Millisecond
+const farewell = 200 * time.Millisecond
 
 // close ends a connection: no request enters it any more, what is under way is told why where its protocol has a way, and
 // then the connection is gone, whether the client reads or not.

@@ -271,7 +271,7 @@ func (s *stream) isCut(t *testing.T, since time.Time) time.Duration {
 // entries reads the gateway's audit log.
 func (s *scene) entries(t *testing.T) []map[string]any {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join(s.gateway.Dir, "volumes", "audit", "audit.log"))
+	content, err := os.ReadFile(s.gateway.AuditLog())
 	if err != nil {
 		t.Fatal(err)
 	}

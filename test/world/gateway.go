@@ -2,13 +2,17 @@ package world
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"supportaccess.dev/operator/hack/controlplane"
 	"supportaccess.dev/operator/hack/controlplane/kubelet"
 )
 
@@ -34,16 +38,35 @@ func GatewayValues(address string, values map[string]any) map[string]any {
 	return merge(base, values)
 }
 
-// StartGateway starts one pod of the gateway at an address, once its certificate is made, and waits until it is ready. It
-// stops it when the test ends.
+// OpenGateway starts one pod of the gateway, once its certificate is made, and waits until it is ready.
+func OpenGateway(ctx context.Context, cp *controlplane.ControlPlane, i *Installation, options OperatorOptions) (*Operator, error) {
+	admin, err := client.New(cp.AdminConfig(), client.Options{Scheme: Scheme()})
+	if err != nil {
+		return nil, fmt.Errorf("make a client: %w", err)
+	}
+	err = wait.PollUntilContextTimeout(ctx, eventuallyEvery, eventuallyTimeout, true, func(ctx context.Context) (bool, error) {
+		secret := &corev1.Secret{}
+		err := admin.Get(ctx, types.NamespacedName{Namespace: SystemNamespace, Name: gatewayTLS}, secret)
+		return len(secret.Data[corev1.TLSCertKey]) > 0, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("wait for the gateway's certificate: %w", err)
+	}
+	options.Deployment = GatewayDeployment
+	gateway, err := Run(ctx, cp, i, options)
+	if err != nil {
+		return nil, err
+	}
+	if err := gateway.WaitReady(ctx); err != nil {
+		return nil, errors.Join(err, gateway.Stop())
+	}
+	return gateway, nil
+}
+
+// StartGateway starts one pod of the gateway at an address and stops it when the test ends.
 func (w *World) StartGateway(t testing.TB, i *Installation, ip string) *Operator {
 	t.Helper()
-	Eventually(t, "the gateway's certificate is made", func() error {
-		return hasCertificate(t.Context(), w)
-	})
-	gateway, err := Run(t.Context(), w.ControlPlane, i, OperatorOptions{
-		Deployment: GatewayDeployment, Dir: filepath.Join(shared.dir, "pods"), IP: ip,
-	})
+	gateway, err := OpenGateway(t.Context(), w.ControlPlane, i, OperatorOptions{Dir: filepath.Join(shared.dir, "pods"), IP: ip})
 	if err != nil {
 		t.Fatalf("start the gateway: %v", err)
 	}
@@ -55,19 +78,8 @@ func (w *World) StartGateway(t testing.TB, i *Installation, ip string) *Operator
 			t.Logf("the gateway's log ends with:\n%s", gateway.Tail())
 		}
 	})
-	if err := gateway.WaitReady(t.Context()); err != nil {
-		t.Fatal(err)
-	}
 	return gateway
 }
 
-func hasCertificate(ctx context.Context, w *World) error {
-	secret := &corev1.Secret{}
-	if err := w.Admin.Get(ctx, types.NamespacedName{Namespace: SystemNamespace, Name: gatewayTLS}, secret); err != nil {
-		return err
-	}
-	if len(secret.Data[corev1.TLSCertKey]) == 0 {
-		return fmt.Errorf("Secret %s is empty", gatewayTLS)
-	}
-	return nil
-}
+// AuditLog is where a pod of the gateway writes what engineers do.
+func (o *Operator) AuditLog() string { return filepath.Join(o.Dir, "volumes", "audit", "audit.log") }
