@@ -44,6 +44,9 @@ type scene struct {
 	grant     *v1alpha1.SupportAccessGrant
 	decision  *v1alpha1.SupportAccessDecision
 	record    *v1alpha1.SupportAccessRecord
+	session   *v1alpha1.SupportAccessSession
+	users     *rbacv1.ClusterRole
+	gateway   client.Client
 	actors    []actor
 	answers   map[string]answer
 }
@@ -81,7 +84,7 @@ func (s *scene) open(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
 	dir := s.ControlPlane.Dir()
-	installation, err := world.Install(ctx, s.ControlPlane, dir, nil)
+	installation, err := world.Install(ctx, s.ControlPlane, dir, map[string]any{"gateway": map[string]any{"enabled": true}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,6 +112,21 @@ func (s *scene) open(t *testing.T) {
 	if err := operator.Stop(); err != nil {
 		t.Fatal(err)
 	}
+	s.gateway = s.asGateway(t)
+	s.session = &v1alpha1.SupportAccessSession{
+		ObjectMeta: metav1.ObjectMeta{Namespace: world.SystemNamespace, Name: "session-1"},
+		Spec: v1alpha1.SupportAccessSessionSpec{
+			Grant: v1alpha1.SessionGrant{Namespace: s.namespace, Name: grantName, UID: s.grant.UID}, Replica: gatewayPod,
+		},
+	}
+	if err := s.gateway.Create(ctx, s.session); err != nil {
+		t.Fatal(err)
+	}
+	s.users = &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "support-access-gateway-users-0"}, Rules: []rbacv1.PolicyRule{{
+		APIGroups: []string{"authentication.k8s.io"}, Resources: []string{"users"}, Verbs: []string{"impersonate:user-info"},
+		ResourceNames: []string{v1alpha1.IdentityPrefix + "ana"},
+	}}}
+	s.make(t, s.users)
 	// Nobody reads it any more, so it keeps its finalizer.
 	s.decision = gen.Decision("", s.namespace, gen.Revoking(grantName))
 	s.decision.ObjectMeta = metav1.ObjectMeta{Namespace: s.namespace, Name: "unread"}
@@ -144,7 +162,7 @@ func (s *scene) cast(t *testing.T) {
 		{"engineer", s.asUser(t, s.grant.Status.Engineers[0].Username, world.CredentialsNamespace)},
 		{"stranger", s.Client(t, "stranger")},
 		{"controller", s.as(t, world.SystemNamespace, v1alpha1.ControllerServiceAccount)},
-		{"gateway", s.as(t, world.SystemNamespace, v1alpha1.GatewayServiceAccount)},
+		{"gateway", s.gateway},
 		{"namespace-controller", s.as(t, "kube-system", "namespace-controller")},
 		{"garbage collector", s.as(t, "kube-system", "generic-garbage-collector")},
 	}
@@ -154,6 +172,21 @@ func (s *scene) cast(t *testing.T) {
 func (s *scene) as(t *testing.T, namespace, name string) client.Client {
 	t.Helper()
 	return s.asUser(t, serviceUser+namespace+":"+name, namespace)
+}
+
+// gatewayPod is the replica of the gateway that tries.
+const gatewayPod = "support-access-gateway-1"
+
+// asGateway is the gateway with a token bound to its pod.
+func (s *scene) asGateway(t *testing.T) client.Client {
+	t.Helper()
+	config := s.ControlPlane.AdminConfig()
+	config.Impersonate = rest.ImpersonationConfig{
+		UserName: serviceUser + world.SystemNamespace + ":" + v1alpha1.GatewayServiceAccount,
+		Groups:   []string{"system:authenticated", "system:serviceaccounts", "system:serviceaccounts:" + world.SystemNamespace},
+		Extra:    map[string][]string{"authentication.kubernetes.io/pod-name": {gatewayPod}},
+	}
+	return s.ClientFor(t, config)
 }
 
 func (s *scene) asUser(t *testing.T, user, namespace string) client.Client {

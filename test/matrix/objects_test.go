@@ -58,6 +58,8 @@ func (s *scene) targets() []target {
 		{title: "SupportAccessDecision/status", apiVersion: ours, kind: "SupportAccessDecision", namespace: s.namespace, name: s.decision.Name, sub: "status", change: `{"status":{"grants":7}}`, verbs: changes},
 		{title: "SupportAccessPolicy", apiVersion: ours, kind: "SupportAccessPolicy", name: "default", change: `{"spec":{"newGrants":"Suspended"}}`},
 		{title: "SupportAccessRecord", apiVersion: ours, kind: "SupportAccessRecord", namespace: s.namespace, name: grantName, change: `{"spec":{"reason":"forged"}}`},
+		{title: "SupportAccessSession", apiVersion: ours, kind: "SupportAccessSession", namespace: world.SystemNamespace, name: s.session.Name, change: `{"status":{"cutReason":"Revoked"}}`},
+		{title: "list of the gateway's users", apiVersion: rbac, kind: "ClusterRole", name: s.users.Name, change: `{"rules":[]}`},
 		{title: "managed RoleBinding", apiVersion: rbac, kind: "RoleBinding", namespace: s.namespace, name: binding, change: subjects},
 		{title: "credential Secret", apiVersion: "v1", kind: "Secret", namespace: in, name: credential, change: `{"data":{"kubeconfig":"Zm9yZ2Vk"}}`},
 		{title: "identity ServiceAccount", apiVersion: "v1", kind: "ServiceAccount", namespace: in, name: credential, change: meta},
