@@ -9,7 +9,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -359,5 +362,58 @@ func TestFramesAreFollowedHoweverTheyAreCut(t *testing.T) {
 	f.pass(frame(0, []byte("y")))
 	if !f.between() {
 		t.Error("the last part does not end the message")
+	}
+}
+
+func TestNothingIsLeftAfterManyCuts(t *testing.T) {
+	rounds, each := 5, 40
+	if !testing.Short() {
+		rounds, each = 100, 100
+	}
+	w := open(t)
+	change(w, gen.Policy("default"), func(p *v1alpha1.SupportAccessPolicy) {
+		p.Spec.Sessions = &v1alpha1.SessionLimits{MaxConnections: 1024}
+	})
+	g := w.grant("case-1")
+	open := atomic.Int32{}
+	w.answers(func(response http.ResponseWriter, r *http.Request) {
+		open.Add(1)
+		defer open.Add(-1)
+		response.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(response, "{}\n")
+		response.(http.Flusher).Flush()
+		<-r.Context().Done()
+	})
+	round := func() {
+		var group sync.WaitGroup
+		for i := range each {
+			c := w.client([]string{"h2", "http/1.1"}[i%2])
+			group.Go(func() {
+				response, err := w.ask(c, g.token, http.MethodGet, configMaps+"?watch=1")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_, _ = io.Copy(io.Discard, response.Body)
+				_ = response.Body.Close()
+				c.CloseIdleConnections()
+			})
+		}
+		eventually(t, "all are connected", func() bool { return int(open.Load()) == each })
+		w.gateway.connections.closeAll(&end{reason: "Test", message: "cut"})
+		group.Wait()
+		eventually(t, "the API server has no stream left", func() bool { return open.Load() == 0 })
+	}
+	round() // What is made once is made now.
+	before := runtime.NumGoroutine()
+	for range rounds {
+		round()
+	}
+	eventually(t, "no connection is left", func() bool { return w.gateway.connections.count() == 0 })
+	eventually(t, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= before+10 })
+	w.gateway.connections.mu.Lock()
+	defer w.gateway.connections.mu.Unlock()
+	if n := len(w.gateway.connections.open); n > each {
+		t.Errorf("%d connections are still on the list", n)
 	}
 }
