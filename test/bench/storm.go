@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -274,6 +276,9 @@ func (b *bench) revokeInStorm(ctx context.Context, o options) error {
 // holdMany measures the operator's memory with many active grants, and what it writes when nothing happens.
 func (b *bench) holdMany(ctx context.Context, o options) error {
 	say("\n%d active grants", o.grants)
+	if err := b.sayMemory("resident memory before"); err != nil {
+		return err
+	}
 	started := time.Now()
 	if err := each(ctx, o.grants, func(ctx context.Context, i int) error {
 		return b.tess.Create(ctx, newGrant(fmt.Sprintf("hold-%d", i), "168h"))
@@ -326,6 +331,13 @@ func (b *bench) sayWrites(ctx context.Context, what string) error {
 		return err
 	}
 	say("%-46s %d (bar: 0)", what, len(after)-len(before))
+	byWhat := map[string]int{}
+	for _, write := range after[len(before):] {
+		byWhat[write.what]++
+	}
+	for _, what := range slices.Sorted(maps.Keys(byWhat)) {
+		say("  %6d  %s", byWhat[what], what)
+	}
 	return nil
 }
 
