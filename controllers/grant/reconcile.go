@@ -538,8 +538,13 @@ func (r *Reconciler) closeUnrecorded(ctx context.Context, s *sight, verdict life
 	case s.grant == nil || verdict.End == nil:
 		return outcome{}
 	case controllerutil.ContainsFinalizer(s.grant, v1alpha1.FinalizerGrant):
-		// The grant was on record once, and the record went with its namespace.
-		return outcome{problem: r.createTombstone(ctx, newRecord(s, verdict))}
+		// The grant was on record once, and the record went with its namespace. What the cache does not show has a known name.
+		record := newRecord(s, verdict)
+		if err := r.Keeper.Close(ctx, access.RemainsOf(record, s.scope())); err != nil {
+			r.Counters.CleanupFailed()
+			return outcome{problem: err}
+		}
+		return outcome{problem: r.createTombstone(ctx, record)}
 	case !s.grant.DeletionTimestamp.IsZero():
 		return outcome{}
 	default:

@@ -2,6 +2,8 @@ package crash
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -83,6 +85,44 @@ func (s *theater) interrupt(t *testing.T, f flow, kill *fault, trace []string, e
 	if more := r.newLife(nil, nil).settle(); len(more) > 0 {
 		t.Errorf("a process that started when all was quiet wrote %v", more)
 	}
+}
+
+// TestAGrantWhoseNamespaceGoesWhileTheOperatorIsDeadLeavesNothing kills the operator after every write of an opening,
+// deletes the grant's namespace while nobody looks, its record with it, and starts another operator. The Role is made first:
+// the operator does not watch Roles, and must know of it even so.
+func TestAGrantWhoseNamespaceGoesWhileTheOperatorIsDeadLeavesNothing(t *testing.T) {
+	long(t)
+	s := inTheater(t)
+	f := flow{name: "opening", acts: []func(*run){applies()}}
+	trace := roleFirst(s.play(t, f, nil, nil).trace)
+	for k, write := range trace {
+		t.Run(fmt.Sprintf("%d %s is the last", k+1, write), func(t *testing.T) {
+			r := s.newRun(t, "crash")
+			first := r.newLife(&fault{how: killed, at: write}, trace)
+			f.acts[0](r)
+			first.settle()
+			first.cancel()
+			r.shut[r.key(theGrant)] = "its namespace was deleted"
+			r.deleteNamespace(r.home)
+			r.newLife(nil, nil).settle()
+			s := r.look()
+			for _, o := range slices.Concat(s.bindings, s.credentials) {
+				t.Errorf("%T %s is left", o, o.GetName())
+			}
+			for key := range s.grants {
+				t.Errorf("grant %s is still held", key)
+			}
+		})
+	}
+}
+
+// roleFirst moves the Role of a credential before everything else of it.
+func roleFirst(trace []string) []string {
+	role := slices.IndexFunc(trace, func(w string) bool { return strings.HasPrefix(w, "create Role ") })
+	what := trace[role]
+	out := slices.Delete(slices.Clone(trace), role, role+1)
+	first := slices.IndexFunc(out, func(w string) bool { return strings.Contains(w, v1alpha1.CredentialsNamespace) })
+	return slices.Insert(out, first, what)
 }
 
 // TestAnEngineerTakenOffWhileTheOperatorIsDeadLeavesTheOthersIn kills the operator after every write of an opening, takes
