@@ -23,15 +23,16 @@ type account struct {
 	now   time.Time
 }
 
-// print writes the account for an admin to read.
+// print writes the account for an admin to read. Each part has columns of its own width.
 func (a account) print(w io.Writer) error {
-	table := printers.GetNewTabWriter(w)
-	a.head(table)
-	a.mayDo(table)
-	a.engineers(table)
-	a.conditions(table)
-	a.history(table)
-	return table.Flush()
+	for _, part := range []func(io.Writer){a.head, a.mayDo, a.engineers, a.conditions, a.history} {
+		table := printers.GetNewTabWriter(w)
+		part(table)
+		if err := table.Flush(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // line writes a line of a table. What cannot be written is said by the table's last flush.
@@ -42,12 +43,8 @@ func line(w io.Writer, cells ...string) {
 	_, _ = fmt.Fprintln(w, strings.Join(cells, "\t"))
 }
 
-// section starts a part of the account. Each part has columns of its own width.
+// section starts a part of the account.
 func section(table io.Writer, title string) {
-	if flusher, ok := table.(interface{ Flush() error }); ok {
-		// What cannot be written is said by the last flush.
-		_ = flusher.Flush()
-	}
 	_, _ = fmt.Fprintf(table, "\n%s:\n", title)
 }
 
@@ -193,7 +190,7 @@ func sayCondition(c metav1.Condition) string {
 func (a account) conditions(w io.Writer) {
 	section(w, "Conditions")
 	for _, c := range a.grant.Status.Conditions {
-		line(w, "  "+c.Type, sayCondition(c), c.Reason+": "+c.Message)
+		line(w, "  "+c.Type, sayCondition(c), strings.TrimSuffix(c.Reason+": "+c.Message, ": "))
 	}
 	if len(a.grant.Status.Conditions) == 0 {
 		line(w, "  none: the operator has not yet seen the grant")

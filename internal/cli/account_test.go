@@ -68,7 +68,7 @@ func TestAnAccountTellsAllThatAnAdminAsks(t *testing.T) {
 		"\nEngineers:\n", "ana@vendor.example", "kubeconfig in Secret support-access-credentials/engineer-x; ends in 22h", "2 connections open\n",
 		"ben@vendor.example", "encrypted to the engineer's key", "last seen 59m ago\n",
 		"cleo@vendor.example", "taken off by "+gen.Admin+", 30m ago",
-		"\nConditions:\n", "Active", "access exists", "Recorded", "each request is recorded", "Novel", "Unknown", "New: nobody knew this\n",
+		"\nConditions:\n", "Active", "access exists", "Recorded", "each request is recorded", "Gateway\n", "Novel", "Unknown", "New: nobody knew this\n",
 		"\nWhat happened:\n", "2026-12-01 09:00:00Z", "Granted", gen.Admin, "two lines\n", "Opened", "3 more were dropped\n")
 }
 
