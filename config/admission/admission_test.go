@@ -163,7 +163,7 @@ func TestNothingButTheStampCanRefuseTheCanary(t *testing.T) {
 		// It is for other namespaces than the canary's.
 		"support-access-grant-limits": false,
 		// These only warn.
-		"support-access-grant-expired": false, "support-access-grant-unreadable": false, "support-access-grant-name-used": false,
+		"support-access-grant-direct": false, "support-access-grant-expired": false, "support-access-grant-unreadable": false, "support-access-grant-name-used": false,
 	}
 	if !maps.Equal(excepted, want) {
 		t.Errorf("policies of new grants, and whether they except the canary:\n%v\nwant\n%v", excepted, want)
@@ -185,7 +185,7 @@ func TestOneListOfSystemUsersIsInEveryGuard(t *testing.T) {
 		}
 	}
 	slices.Sort(guards)
-	wantGuards := []string{"support-access-binding-subjects", "support-access-credentials", "support-access-finalizers", "support-access-records"}
+	wantGuards := []string{"support-access-binding-subjects", "support-access-credentials", "support-access-finalizers", "support-access-records", "support-access-sessions"}
 	if !slices.Equal(guards, wantGuards) {
 		t.Errorf("guards with system users: %v, want %v", guards, wantGuards)
 	}
