@@ -116,8 +116,12 @@ func runController(ctx context.Context, o Options, version string) error {
 	if err != nil {
 		return fmt.Errorf("find the API server: %w", err)
 	}
+	clocks := watchClock(config)
 	mgr, err := NewManager(config, o)
 	if err != nil {
+		return err
+	}
+	if err := showClock(mgr, clocks); err != nil {
 		return err
 	}
 	if err := AddControllers(ctx, mgr, o, version); err != nil {
