@@ -85,6 +85,7 @@ status:
   conditions:
   - {type: Ready, status: "True", reason: Expired, message: it is over, lastTransitionTime: "2026-12-02T18:00:01Z", observedGeneration: 1}
   - {type: Active, status: "False", reason: Expired, message: "", lastTransitionTime: "2026-12-02T18:00:01Z"}
+  engineerNames: ana@vendor.example, cy
   engineers:
   - name: ana@vendor.example
     username: system:serviceaccount:support-access-credentials:e-abc
@@ -182,6 +183,9 @@ status:
   rules: [{role: support-access-configuration, digest: "00"}]
   ambientBindings: [ClusterRoleBinding system:basic-user]
   removedEngineers: [{name: cy, time: "2026-12-01T18:05:00.000000Z", by: admin@customer.example}]
+  firstUses: [{name: ana, time: "2026-12-01T18:10:00.000000Z"}]
+  handedOver: [{name: ana, time: "2026-12-01T18:10:01.000000Z"}]
+  disconnectedTime: "2026-12-02T18:00:01.500000Z"
   endTime: "2026-12-02T18:00:00.000001Z"
   endReason: Expired
   endMessage: its time was over
@@ -190,6 +194,7 @@ status:
   transitions:
   - {time: "2026-12-01T18:00:00.250000Z", type: Opened, by: support-access, message: access is open}
   droppedTransitions: 3
+  droppedBindings: 2
 `
 
 func TestTheSeedsAreAcceptedAndUseEveryField(t *testing.T) {
