@@ -268,6 +268,17 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// PauseAPIServer stops the API server in its tracks until the returned function lets it go on: nobody gets an answer, and
+// nobody is told so.
+func (cp *ControlPlane) PauseAPIServer() (resume func() error, err error) {
+	for _, p := range cp.processes {
+		if p.Path() == cp.binaries.APIServer {
+			return p.Resume, p.Pause()
+		}
+	}
+	return nil, errors.New("pause the API server: it does not run")
+}
+
 // Stop ends every program of the control plane, the one started last first, and removes a temporary folder.
 func (cp *ControlPlane) Stop() error {
 	var errs []error

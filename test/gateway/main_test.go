@@ -48,6 +48,7 @@ var theInstallation struct {
 type scene struct {
 	*world.World
 	installation *world.Installation
+	operator     *world.Operator
 	gateway      *world.Operator
 	tess         client.Client
 	pod          string
@@ -82,7 +83,7 @@ func newScene(t *testing.T) *scene {
 		t.Fatal("the chart was not installed")
 	}
 	s.installation = theInstallation.installation
-	s.StartOperator(t, s.installation)
+	s.operator = s.StartOperator(t, s.installation)
 	s.gateway = s.StartGateway(t, s.installation, theInstallation.ip)
 	s.tess = s.ClientFor(t, s.Config(tess))
 	s.pod = s.aPod(t)
