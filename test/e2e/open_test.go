@@ -277,6 +277,26 @@ func TestAGrantOfARoleThatReachesTheNeverListIsRefused(t *testing.T) {
 	g.leavesNothing(t)
 }
 
+// What every identity holds anyway cannot be taken away with a Direct grant.
+func TestAGrantWhereEveryIdentityMayDoWhatIsNeverGivenIsRefused(t *testing.T) {
+	t.Parallel()
+	tn := newTenant(t)
+	meta := metav1.ObjectMeta{Namespace: tn.namespace, Name: "everybody-edits"}
+	binding := &rbacv1.RoleBinding{
+		ObjectMeta: meta, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "edit"},
+		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: "system:serviceaccounts"}},
+	}
+	if err := tn.Admin.Create(t.Context(), binding); err != nil {
+		t.Fatal(err)
+	}
+	g := tn.grants(t, theGrant)
+	message := isCondition(t, g.is(t, v1alpha1.StateRefused), v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.StateRefused)
+	says(t, message, "AmbientAccess: RoleBinding "+tn.namespace+"/"+meta.Name+" gives every identity what support access never gives: ", "secrets")
+	g.isKstatus(t, status.FailedStatus)
+	g.leavesNothing(t)
+	hasEnded(t, tn.admin, g.NamespacedName, ending{v1alpha1.EndRefused, theOperatorItself, "AmbientAccess"})
+}
+
 // mends looks at a grant that waits for a person to mend something, has it mended, and sees it open.
 func mends(t *testing.T, g *grantInTest, lacks string, mend func()) {
 	t.Helper()
