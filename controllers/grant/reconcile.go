@@ -445,6 +445,9 @@ func (r *Reconciler) find(ctx context.Context, s *sight, order access.Order, eng
 		return nil, &staleError{what: "a later status of grant " + s.key.String()}
 	}
 	credential, err := r.Keeper.Find(ctx, order, engineer)
+	if apierrors.IsNotFound(err) {
+		return nil, &staleError{what: "the end of the credential of " + engineer.Name}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -538,18 +541,26 @@ func (r *Reconciler) closeUnrecorded(ctx context.Context, s *sight, verdict life
 	case s.grant == nil || verdict.End == nil:
 		return outcome{}
 	case controllerutil.ContainsFinalizer(s.grant, v1alpha1.FinalizerGrant):
-		// The grant was on record once, and the record went with its namespace. What the cache does not show has a known name.
-		record := newRecord(s, verdict)
-		if err := r.Keeper.Close(ctx, access.RemainsOf(record, s.scope())); err != nil {
-			r.Counters.CleanupFailed()
-			return outcome{problem: err}
-		}
-		return outcome{problem: r.createTombstone(ctx, record)}
+		return r.closeHeld(ctx, s, verdict)
 	case !s.grant.DeletionTimestamp.IsZero():
 		return outcome{}
 	default:
 		return outcome{problem: r.createRecord(ctx, s, verdict)}
 	}
+}
+
+// closeHeld closes a grant that is held and not on record: a pass died between the two, or the record went with its
+// namespace. What the cache does not show of what was begun has a known name.
+func (r *Reconciler) closeHeld(ctx context.Context, s *sight, verdict lifecycle.Verdict) outcome {
+	record := newRecord(s, verdict)
+	if err := r.Keeper.Close(ctx, access.RemainsOf(record, s.scope())); err != nil {
+		r.Counters.CleanupFailed()
+		return outcome{problem: err}
+	}
+	if s.gone(s.key.Namespace) {
+		return outcome{problem: r.createTombstone(ctx, record)}
+	}
+	return outcome{problem: r.createRecord(ctx, s, verdict)}
 }
 
 // strike forgets what was taken away in this pass: the cache shows it for a moment longer.

@@ -98,8 +98,8 @@ func TestACacheThatHasNotHeardOfTheEndOpensNothing(t *testing.T) {
 	long(t)
 	for _, e := range ends() {
 		for kill := range 16 {
-			if kill == 0 && strings.Contains(e.name, "again") {
-				// A grant that nobody saw and that is made again is a new one.
+			if kill == 0 && (strings.Contains(e.name, "again") || e.name == "expired") {
+				// A grant that nobody saw and that is made again is a new one, and its time has not begun.
 				continue
 			}
 			t.Run(fmt.Sprintf("%s after %d writes", e.name, kill), func(t *testing.T) {
