@@ -9,9 +9,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"filippo.io/age"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -239,7 +239,7 @@ func TestAGrantIsShortenedAndNeverLengthened(t *testing.T) {
 
 func TestAGrantThatOpensLaterIsAsItWasAskedFor(t *testing.T) {
 	tn := newTenant(t)
-	start := metav1.Now().Add(2 * 60 * 60 * 1e9).UTC().Format("2006-01-02T15:04Z")
+	start := time.Now().Add(2 * time.Hour).UTC().Format("2006-01-02T15:04Z")
 	tn.admin.run(t, "grant", "later", "--engineer", gen.Engineer, "--for", "24h", "--start", start, "--case", gen.CaseID, "--reason", why, "--wait").
 		has(t, 0, "later created", "Scheduled")
 	tn.admin.run(t, "list").has(t, 0, "Scheduled")
@@ -263,12 +263,32 @@ func TestAllGrantsAreEndedOnlyWhenSomebodySaysYes(t *testing.T) {
 	tn.admin.answer(t, "yes\n", "revoke", "--all", "--reason", why).has(t, 0, name+": access was gone after", name+"-10: access was gone after", "on record for 10 grants")
 	tn.admin.run(t, "revoke", "--all", "--reason", why).has(t, 0, "There is nothing to revoke in namespace "+tn.namespace)
 
+	tn.isOver(t, tn.namespace)
 	tn.grant(t)
 	eleventh := name + "-11"
 	clusterAdmin := person{World: tn.World, kubeconfig: tn.Kubeconfig(t, tn.ControlPlane.AdminConfig(), tn.namespace), heard: &strings.Builder{}}
 	clusterAdmin.run(t, "list", "-A").has(t, 0, tn.namespace, eleventh)
 	clusterAdmin.run(t, "revoke", "-A", "--all", "--yes", "--reason", why).has(t, 0, tn.namespace+"/"+eleventh+": access was gone after")
 	clusterAdmin.run(t, "list", "-A").has(t, 0, "No grants in the cluster.")
+	tn.isOver(t, world.SystemNamespace)
+}
+
+// isOver waits until the decisions of a namespace are about no later grant. A wide one ends what is made up to two seconds
+// after it, too, and seconds are whole.
+func (tn *tenant) isOver(t testing.TB, namespace string) {
+	t.Helper()
+	list := &v1alpha1.SupportAccessDecisionList{}
+	if err := tn.Admin.List(t.Context(), list, client.InNamespace(namespace)); err != nil {
+		t.Fatal(err)
+	}
+	world.Eventually(t, "the decisions are about no later grant", func() error {
+		for i := range list.Items {
+			if age := time.Since(list.Items[i].CreationTimestamp.Time); age < 3*time.Second {
+				return fmt.Errorf("decision %s is %s old", list.Items[i].Name, age)
+			}
+		}
+		return nil
+	})
 }
 
 func TestWithTheOperatorAwayADecisionStandsAndTheWayByHandIsSaid(t *testing.T) {
