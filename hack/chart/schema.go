@@ -31,12 +31,23 @@ func addSchema(root string, files map[string][]byte) error {
 	if !ok {
 		return fmt.Errorf("%s: has no $defs", schemaSource)
 	}
-	defs["policySpec"] = spec
+	defs["policySpec"] = chooseTransports(spec)
 	if content, err = json.MarshalIndent(schema, "", "  "); err != nil {
 		return fmt.Errorf("encode the schema of the values: %w", err)
 	}
 	files[schemaPath] = append(content, '\n')
 	return nil
+}
+
+// chooseTransports lets the transports of the default policy be empty: the chart then chooses by whether there is a
+// gateway.
+func chooseTransports(spec any) any {
+	object, _ := spec.(map[string]any)
+	properties, _ := object["properties"].(map[string]any)
+	if transports, ok := properties["transports"].(map[string]any); ok {
+		delete(transports, "minItems")
+	}
+	return spec
 }
 
 // policySpec is the JSON schema of a policy's spec.

@@ -231,3 +231,36 @@ func TestAGatewayThatCouldNotWorkIsRefusedBeforeItIsInstalled(t *testing.T) {
 		t.Errorf("offered, and there: %v", err)
 	}
 }
+
+func TestTheDefaultPolicyOffersTheGatewayWhereThereIsOne(t *testing.T) {
+	for name, c := range map[string]struct {
+		gateway map[string]any
+		want    string
+	}{
+		"no gateway":            {nil, "Direct"},
+		"one without a server":  {withValues(nil), "Direct"},
+		"one that can be found": {withValues(map[string]any{"server": "https://a.example"}), "Gateway"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			values := map[string]any{}
+			if c.gateway != nil {
+				values["gateway"] = c.gateway
+			}
+			rendered, err := template(t, release(t, values))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, object := range rendered {
+				if object.GetKind() != "SupportAccessPolicy" {
+					continue
+				}
+				transports, _, err := unstructured.NestedStringSlice(object.Object, "spec", "transports")
+				if err != nil || len(transports) != 1 || transports[0] != c.want {
+					t.Errorf("got %v, %v, want %s", transports, err, c.want)
+				}
+				return
+			}
+			t.Error("there is no default policy")
+		})
+	}
+}

@@ -131,7 +131,7 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- end }}
 {{- end }}
-{{- if and .Values.defaultPolicy.create (has "Gateway" .Values.defaultPolicy.spec.transports) (not (and .Values.gateway.enabled .Values.gateway.server)) }}
+{{- if and .Values.defaultPolicy.create (has "Gateway" (.Values.defaultPolicy.spec.transports | default list)) (not (and .Values.gateway.enabled .Values.gateway.server)) }}
 {{- fail "defaultPolicy.spec.transports: Gateway needs gateway.enabled and gateway.server: where do engineers reach it?" }}
 {{- end }}
 {{- end }}
