@@ -391,8 +391,7 @@ func TestNothingIsLeftAfterManyCuts(t *testing.T) {
 			group.Go(func() {
 				response, err := w.ask(c, g.token, http.MethodGet, configMaps+"?watch=1")
 				if err != nil {
-					t.Error(err)
-					return
+					return // It was cut before the head of the answer came: it was connected, as is waited for below.
 				}
 				_, _ = io.Copy(io.Discard, response.Body)
 				_ = response.Body.Close()

@@ -81,6 +81,10 @@ func (h *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(w, refused)
 		return
 	}
+	if !h.grants.looked.Load() {
+		answer(w, unavailable(notLooked))
+		return
+	}
 	s, engineer, refused := h.identify(r)
 	if refused != nil {
 		h.counters.denied("credential")
@@ -102,6 +106,9 @@ func (h *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.serve(w, r.WithContext(context.WithValue(ctx, exchangeKey{}, x)), x)
 }
 
+// notLooked is why nobody is let in yet.
+const notLooked = "the gateway has just begun and does not know every grant yet: try again"
+
 // identify finds out whose credential a request carries.
 func (h *door) identify(r *http.Request) (*standing, string, *refusal) {
 	scheme, token, found := strings.Cut(r.Header.Get("Authorization"), " ")
@@ -112,7 +119,7 @@ func (h *door) identify(r *http.Request) (*standing, string, *refusal) {
 	if !ok {
 		return nil, "", unknownCredential()
 	}
-	s, engineer, ok := h.grants.find(hash)
+	s, engineer, ok := h.grants.await(r.Context(), hash)
 	if !ok {
 		return nil, "", unknownCredential()
 	}

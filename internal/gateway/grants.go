@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -12,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -38,6 +40,11 @@ type Grants struct {
 	Clock clock.PassiveClock
 	// Cut ends what is open of a grant. It returns at once.
 	Cut func(Cutting)
+
+	// looked says that every grant was looked at once.
+	looked atomic.Bool
+	// waiting is how many credentials are waited for.
+	waiting atomic.Int32
 
 	mu     sync.RWMutex
 	byKey  map[types.NamespacedName]*standing
@@ -105,6 +112,21 @@ func (g *Grants) Reconcile(ctx context.Context, request reconcile.Request) (reco
 	}
 	g.Cut(Cutting{Grant: s.uid, Staying: verdict.Engineers, Reason: v1alpha1.TransitionEngineerRemoved, Message: "you were taken off the grant"})
 	return g.again(verdict, now), nil
+}
+
+// LookAtAll looks at every grant once. Until it has, what is not known may only not have been looked at.
+func (g *Grants) LookAtAll(ctx context.Context) error {
+	list := &v1alpha1.SupportAccessGrantList{}
+	if err := g.Reader.List(ctx, list); err != nil {
+		return fmt.Errorf("list grants: %w", err)
+	}
+	for i := range list.Items {
+		if _, err := g.Reconcile(ctx, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])}); err != nil {
+			return err
+		}
+	}
+	g.looked.Store(true)
+	return nil
 }
 
 // again comes back when the verdict changes by itself.
@@ -304,6 +326,32 @@ func (g *Grants) find(hash string) (s *standing, engineer string, ok bool) {
 		return nil, "", false
 	}
 	return s, s.hashes[hash], true
+}
+
+const (
+	// hearsayTime is for how long a credential is waited for that was made just now: its owner may be faster than the
+	// watch that tells of it.
+	hearsayTime = 500 * time.Millisecond
+	// hearsayEvery is how often it is looked for, and hearsayMost how many are waited for at once.
+	hearsayEvery = 20 * time.Millisecond
+	hearsayMost  = 64
+)
+
+// await is find for a credential that may not be known yet.
+func (g *Grants) await(ctx context.Context, hash string) (s *standing, engineer string, ok bool) {
+	if s, engineer, ok = g.find(hash); ok {
+		return s, engineer, ok
+	}
+	if g.waiting.Add(1) > hearsayMost {
+		g.waiting.Add(-1)
+		return nil, "", false
+	}
+	defer g.waiting.Add(-1)
+	_ = wait.PollUntilContextTimeout(ctx, hearsayEvery, hearsayTime, false, func(context.Context) (bool, error) {
+		s, engineer, ok = g.find(hash)
+		return ok, nil
+	})
+	return s, engineer, ok
 }
 
 // endOf returns why an engineer of a grant may not come in now, nil if the engineer may. It looks at the grant as it is

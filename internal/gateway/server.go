@@ -122,6 +122,9 @@ func (g *Gateway) NeedLeaderElection() bool { return false }
 
 // Start serves until the context is done, and then lets nobody stay.
 func (g *Gateway) Start(ctx context.Context) error {
+	if err := g.grants.LookAtAll(ctx); err != nil {
+		return fmt.Errorf("look at the grants: %w", err)
+	}
 	go g.sweep(ctx)
 	failed := make(chan error, 1)
 	go func() { failed <- g.server.ServeTLS(countedListener{g.options.Listener}, "", "") }()
@@ -152,6 +155,9 @@ func (g *Gateway) drain() error {
 func (g *Gateway) Ready(*http.Request) error {
 	if stale := g.options.Hearing.Stale(); stale != "" {
 		return errors.New(stale)
+	}
+	if !g.grants.looked.Load() {
+		return errors.New(notLooked)
 	}
 	return nil
 }
