@@ -312,8 +312,8 @@ func (c *course) editSpare() {
 
 func (c *course) leap() {
 	d := []time.Duration{time.Second, 30 * time.Second, 5 * time.Minute, 40 * time.Minute, 2 * time.Hour}[c.random.IntN(5)]
-	// A real API server gives tokens by its own clock: further ahead, each would be dead at its birth.
-	if c.stage.real() && c.offset+d > tokenCap/2 {
+	// A real API server gives tokens by its own clock, for ten minutes at least: further ahead, each would be dead at its birth.
+	if c.stage.real() && c.offset+d > 8*time.Minute {
 		return
 	}
 	c.step(d)
