@@ -49,6 +49,8 @@ type said struct {
 	busy sync.Mutex
 	// object is as it was last written, nil before it was.
 	object *v1alpha1.SupportAccessSession
+	// lost says that somebody else has written or deleted it since.
+	lost bool
 	// arrived are the engineers who were let in, with the instant of the first time.
 	arrived map[string]metav1.Time
 }
@@ -126,12 +128,15 @@ func (s *sessions) status(of *v1alpha1.SupportAccessSession, arrived map[string]
 	return status
 }
 
-// write creates the object, or updates the one that is there. One that an earlier process of this pod left is taken over.
+// write creates the object, or updates the one that is there. One that an earlier process of this pod left, or that somebody
+// else wrote or deleted, is taken over or made anew: what is to be said of a grant must not be lost with it.
 func (s *sessions) write(ctx context.Context, known *said, wanted *v1alpha1.SupportAccessSession) error {
-	if known.object == nil {
-		err := s.client.Create(ctx, wanted)
+	if known.object == nil || known.lost {
+		made := wanted.DeepCopy()
+		made.ObjectMeta = metav1.ObjectMeta{Namespace: wanted.Namespace, Name: wanted.Name, OwnerReferences: s.owner}
+		err := s.client.Create(ctx, made)
 		if err == nil {
-			known.object = wanted
+			known.object, known.lost = made, false
 			return nil
 		}
 		if !apierrors.IsAlreadyExists(err) {
@@ -141,15 +146,12 @@ func (s *sessions) write(ctx context.Context, known *said, wanted *v1alpha1.Supp
 		if err := s.client.Get(ctx, client.ObjectKeyFromObject(wanted), found); err != nil {
 			return err
 		}
-		known.object = found
+		known.object, known.lost = found, false
 	}
 	updated := known.object.DeepCopy()
 	updated.Status = wanted.Status
 	if err := s.client.Update(ctx, updated); err != nil {
-		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
-			// Somebody else wrote or deleted it: it is made or read anew.
-			known.object = nil
-		}
+		known.lost = apierrors.IsConflict(err) || apierrors.IsNotFound(err)
 		return err
 	}
 	known.object = updated
