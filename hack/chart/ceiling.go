@@ -44,7 +44,7 @@ metadata:
     supportaccess.dev/aggregate-to-gateway-ceiling: "true"
 rules:
 # What every user may ask: which kinds there are, and what they themselves may do.
-- nonResourceURLs: [/api, /api/*, /apis, /apis/*, /openapi, /openapi/*, /version, /version/, /healthz, /livez, /readyz]
+- nonResourceURLs: [/api, /api/*, /apis, /apis/*, /openapi/v2, /openapi/v3, /openapi/v3/*, /version, /version/, /healthz, /livez, /readyz]
   verbs: ["impersonate-on:user-info:get"]
 - apiGroups: [authorization.k8s.io]
   resources: [selfsubjectaccessreviews, selfsubjectrulesreviews]

@@ -43,9 +43,13 @@ type run struct {
 	*world.World
 	installation *world.Installation
 	operator     *world.Operator
-	kubeconfig   string
-	key          *keyPair
-	canary       string
+	gateway      *world.Operator
+	// ip is the address of the gateway.
+	ip         string
+	kubeconfig string
+	key        *keyPair
+	// canary is what lies in a tenant's Secret, written what an engineer writes.
+	canary, written string
 
 	// unwatch ends what watches.
 	unwatch []func()
@@ -89,17 +93,20 @@ func begin(t *testing.T) *run {
 		t.Fatal(err)
 	}
 	r := &run{World: &w, tokens: map[string]string{}, records: map[string]*v1alpha1.SupportAccessRecord{}, said: map[string]string{}}
-	r.key, r.canary = newKey(t), random(t)
+	r.key, r.canary, r.written = newKey(t), random(t), random(t)
 	r.kubeconfig = r.Kubeconfig(t, r.ControlPlane.AdminConfig(), "")
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
 	var err error
-	r.installation, err = world.Install(ctx, r.ControlPlane, r.Dir, map[string]any{
+	if r.ip, err = world.GatewayIP(); err != nil {
+		t.Fatal(err)
+	}
+	r.installation, err = world.Install(ctx, r.ControlPlane, r.Dir, world.GatewayValues(r.ip, map[string]any{
 		"offeredRoles":    []any{gen.Configuration, gen.Diagnostics, gen.Operate, gen.Content, roleWidens, roleAbsent},
 		"recordRetention": "2s",
 		"log":             map[string]any{"level": "debug"},
 		"cluster":         map[string]any{"server": "", "caBundle": ""},
-	})
+	}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -56,6 +56,10 @@ func (r *run) play(t *testing.T) {
 		{"a namespace is deleted under an open grant", r.namespaceDeleted},
 		{"a grant is deleted and its record old", r.recordDropped},
 		{"an earlier leader left a binding", r.swept},
+		{"an engineer comes through the gateway and does everything that engineers may", r.throughGateway},
+		{"the gateway said something of a grant that is long over", r.oldSession},
+		{"many engineers may come through the gateway", r.everyList},
+		{"a grant ends while the gateway is away", r.gatewayStops},
 		{"the metrics are scraped", r.scraped},
 		{"the operator is started again, on a server that does not stream lists", r.restarted},
 	}
@@ -64,8 +68,10 @@ func (r *run) play(t *testing.T) {
 		scene.play(t)
 	}
 	r.remember(t)
-	if err := r.operator.Stop(); err != nil {
-		t.Fatal(err)
+	for _, pod := range []*world.Operator{r.gateway, r.operator} {
+		if err := pod.Stop(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, stop := range r.unwatch {
 		stop()
@@ -73,7 +79,8 @@ func (r *run) play(t *testing.T) {
 }
 
 func policy(name string) *v1alpha1.SupportAccessPolicy {
-	p := gen.Policy(name, gen.AnyDuration("168h"), gen.OfferingScopes(v1alpha1.ScopeNamespaces, v1alpha1.ScopeCluster))
+	p := gen.Policy(name, gen.AnyDuration("168h"), gen.OfferingScopes(v1alpha1.ScopeNamespaces, v1alpha1.ScopeCluster),
+		gen.OfferingTransports(v1alpha1.TransportDirect, v1alpha1.TransportGateway))
 	for _, role := range []string{gen.Operate, gen.Content} {
 		gen.Offering(v1alpha1.OfferedRole{Name: role, Elevated: true})(p)
 	}
@@ -401,20 +408,28 @@ func (r *run) scraped(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.keep("prometheus", token.Status.Token)
-	address, err := r.operator.URL("metrics", "/metrics")
+	for _, pod := range []*world.Operator{r.operator, r.gateway} {
+		r.tellsMetrics(t, pod, token.Status.Token)
+	}
+}
+
+func (r *run) tellsMetrics(t *testing.T, pod *world.Operator, token string) {
+	t.Helper()
+	address, err := pod.URL("metrics", "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
-	world.Eventually(t, "the metrics are told", func() error {
-		answer, err := scrape(t.Context(), strings.Replace(address, "http://", "https://", 1), token.Status.Token)
+	what := "metrics of " + pod.Name
+	world.Eventually(t, what, func() error {
+		answer, err := scrape(t.Context(), strings.Replace(address, "http://", "https://", 1), token)
 		if err != nil {
 			return err
 		}
-		r.says("metrics", answer)
+		r.says(what, answer)
 		return nil
 	})
-	if metrics := r.heard("metrics"); !strings.Contains(metrics, "support_access_") {
-		t.Errorf("the metrics tell nothing of support access:\n%.400s", metrics)
+	if metrics := r.heard(what); !strings.Contains(metrics, "support_access_") {
+		t.Errorf("%s tell nothing of support access:\n%.400s", what, metrics)
 	}
 }
 
@@ -456,6 +471,7 @@ func (r *run) remember(t *testing.T) {
 	for _, args := range [][]string{
 		{"get", "sag,sarec,sad,sap,events", "-A", "-o", "yaml"}, {"describe", "sag,sarec,sad,sap", "-A"}, {"get", "configmaps", "-A", "-o", "yaml"},
 		{"describe", "secrets", "-n", world.CredentialsNamespace}, {"get", "leases", "-n", world.SystemNamespace, "-o", "yaml"},
+		{"get", "supportaccesssessions", "-n", world.SystemNamespace, "-o", "yaml"}, {"get", "clusterroles", "-o", "yaml"},
 	} {
 		if out := r.kubectl(t, r.kubeconfig, args...); len(out) < 100 {
 			t.Errorf("kubectl %s says only %q", args, out)

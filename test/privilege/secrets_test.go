@@ -147,9 +147,15 @@ func TestASecretIsFoundWhereverItHides(t *testing.T) {
 
 func TestNoSecretIsAnywhere(t *testing.T) {
 	r := played(t)
-	secrets := map[string]string{"the tenant's Secret": r.canary}
+	secrets, ofGateway := map[string]string{"the tenant's Secret": r.canary, "what an engineer wrote": r.written}, 0
 	for of, token := range r.tokens {
 		secrets["the token of "+of] = token
+		if strings.HasPrefix(token, access.TokenPrefix) {
+			ofGateway++
+		}
+	}
+	if ofGateway < 20 {
+		t.Fatalf("only %d credentials of the gateway are known: the run issued few", ofGateway)
 	}
 	// Two engineers, one of them shortened; a key; and all the other scenes.
 	if len(secrets) < 12 {
@@ -163,7 +169,12 @@ func TestNoSecretIsAnywhere(t *testing.T) {
 		}
 	}
 	searched := r.searchFiles(t, all)
-	for _, must := range []string{"audit.log", "kube-apiserver.log", filepath.Join("pods", r.operator.Name, "log")} {
+	pods := func(pod *world.Operator, path ...string) string {
+		return filepath.Join(append([]string{"pods", pod.Name}, path...)...)
+	}
+	for _, must := range []string{
+		"audit.log", "kube-apiserver.log", pods(r.operator, "log"), pods(r.gateway, "log"), pods(r.gateway, "volumes", "audit", "audit.log"),
+	} {
 		if searched[must] == 0 {
 			t.Errorf("%s was not searched, or is empty", must)
 		}
