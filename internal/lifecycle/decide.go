@@ -326,7 +326,7 @@ type GrantKey struct {
 }
 
 // Concerns reports whether a decision is about a grant. One that names a grant is about the grant that existed when it
-// was made, and binds no later one; a wide one is also about grants made up to 2 s later. Both instants are the API
+// was made, and binds no later one; a wide one is also about grants made before WideUntil. Both instants are the API
 // server's, in whole seconds; within the same second, taking away wins.
 func Concerns(d *v1alpha1.SupportAccessDecision, g GrantKey) bool {
 	made, target := d.CreationTimestamp.Time, d.Spec.Target
@@ -334,17 +334,18 @@ func Concerns(d *v1alpha1.SupportAccessDecision, g GrantKey) bool {
 	case target.Grant != "":
 		return d.Namespace == g.Namespace && target.Grant == g.Name && !g.Created.After(made)
 	case target.Namespace == v1alpha1.TargetAll:
-		return d.Namespace == g.Namespace && !g.Created.After(made.Add(wideGrace))
+		return d.Namespace == g.Namespace && g.Created.Before(WideUntil(d))
 	case target.Cluster == v1alpha1.TargetAll:
-		return d.Namespace == v1alpha1.SystemNamespace && !g.Created.After(made.Add(wideGrace))
+		return d.Namespace == v1alpha1.SystemNamespace && g.Created.Before(WideUntil(d))
 	default:
 		return false
 	}
 }
 
-// WideUntil returns the instant until which a wide decision still ends new grants.
+// WideUntil returns the first instant at which a grant can be made that a wide decision is not about. The API server keeps
+// whole seconds of both: the decision may have been made at the very end of its second, so the grace counts from there.
 func WideUntil(d *v1alpha1.SupportAccessDecision) time.Time {
-	return d.CreationTimestamp.Add(wideGrace)
+	return d.CreationTimestamp.Truncate(time.Second).Add(time.Second + wideGrace)
 }
 
 func grantOf(f Facts) GrantKey {

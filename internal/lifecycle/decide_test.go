@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -165,6 +166,46 @@ func TestDecide(t *testing.T) {
 }
 
 func list(ds ...v1alpha1.SupportAccessDecision) []v1alpha1.SupportAccessDecision { return ds }
+
+// The instants are real ones; what the API server keeps of them, and the decision is judged by, is their second.
+func TestAWideDecisionIsAboutEveryGrantThatCanBeMadeBeforeItIsOver(t *testing.T) {
+	made := metav1.NewTime(t0)
+	for name, c := range map[string]struct {
+		target    v1alpha1.DecisionTarget
+		namespace string
+	}{
+		"of a namespace":   {v1alpha1.DecisionTarget{Namespace: v1alpha1.TargetAll}, "mail"},
+		"of the cluster":   {v1alpha1.DecisionTarget{Cluster: v1alpha1.TargetAll}, v1alpha1.SystemNamespace},
+		"about one person": {v1alpha1.DecisionTarget{Namespace: v1alpha1.TargetAll, Engineer: "ana"}, "mail"},
+	} {
+		d := decided(0, v1alpha1.ActionRevoke, c.target)
+		d.Namespace, d.CreationTimestamp = c.namespace, made
+		for later, concerned := range map[time.Duration]bool{
+			-time.Hour:                       true,
+			0:                                true,
+			2 * time.Second:                  true,
+			2*time.Second + 1:                true,
+			3*time.Second - 1:                true,
+			3 * time.Second:                  false,
+			3*time.Second + 1:                false,
+			wideGrace + time.Hour:            false,
+			wideGrace + 999*time.Millisecond: true,
+		} {
+			t.Run(fmt.Sprintf("one %s, a grant %s later", name, later), func(t *testing.T) {
+				grantMade := t0.Add(later)
+				if over := !grantMade.Before(WideUntil(&d)); over == concerned {
+					t.Errorf("over is %t; want %t", over, !concerned)
+				}
+				for what, kept := range map[string]time.Time{"its second": grantMade.Truncate(time.Second), "the instant itself": grantMade} {
+					key := GrantKey{Namespace: "mail", Name: "case-1", Created: kept}
+					if got := Concerns(&d, key); got != concerned {
+						t.Errorf("by %s it concerns the grant: %t; want %t", what, got, concerned)
+					}
+				}
+			})
+		}
+	}
+}
 
 func TestTakingOffOneEngineerLeavesTheOther(t *testing.T) {
 	off := decided(0, v1alpha1.ActionRevoke, v1alpha1.DecisionTarget{Grant: "case-1", Engineer: "ana"})
