@@ -30,7 +30,9 @@ func TestWhatSomebodyElseWroteOrDeletedIsSaidAnew(t *testing.T) {
 			api := fake.NewClientBuilder().WithScheme(scheme).Build()
 			s := &sessions{
 				client: api, clock: clocktesting.NewFakePassiveClock(time.Date(2026, 12, 1, 9, 0, 0, 0, time.UTC)), replica: "gateway-1",
-				presenceOf: func(types.UID) map[string]presence { return map[string]presence{"ana@vendor.example": {connections: 1}} },
+				presenceOf: func(types.UID) map[string]presence {
+					return map[string]presence{"ana@vendor.example": {connections: 1}}
+				},
 			}
 			of := &standing{key: types.NamespacedName{Namespace: "mail-archive", Name: "case-4711"}, uid: "uid-1"}
 			if err := s.Arrive(t.Context(), of, "ana@vendor.example"); err != nil {

@@ -105,7 +105,10 @@ func open(t *testing.T) *world {
 	t.Cleanup(func() {
 		stop()
 		select {
-		case <-w.stopped:
+		case err := <-w.stopped:
+			if err != nil {
+				t.Errorf("the gateway stopped: %v", err)
+			}
 		case <-time.After(patience):
 			t.Error("the gateway did not stop")
 		}

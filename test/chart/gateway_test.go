@@ -1,6 +1,7 @@
 package chart
 
 import (
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -26,9 +27,7 @@ func ofGateway(t *testing.T, values map[string]any) []*unstructured.Unstructured
 
 func withValues(values map[string]any) map[string]any {
 	gateway := map[string]any{"enabled": true}
-	for key, value := range values {
-		gateway[key] = value
-	}
+	maps.Copy(gateway, values)
 	return gateway
 }
 

@@ -184,4 +184,3 @@ func TestThroughTheGatewayDeletingACredentialTakesTheEngineerOff(t *testing.T) {
 		t.Errorf("the trail is %s", trail(g.record(t)))
 	}
 }
-

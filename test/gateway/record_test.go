@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -230,9 +231,7 @@ func (s *scene) askAPIServer(t *testing.T, token string, header http.Header) *ht
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, values := range header {
-		r.Header[name] = values
-	}
+	maps.Copy(r.Header, header)
 	response, err := (&http.Client{Transport: transport, Timeout: patience}).Do(r)
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -46,7 +47,7 @@ func TestAnEngineerWorksThroughTheGatewayAndEveryStreamIsCutWhenTheGrantIsRevoke
 		g.starts(t, "here", nil, "exec", "-i", s.pod, "--", "sh", "-c", "echo here; sleep 120"),
 		g.starts(t, "here", []string{"KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false"}, "exec", "-i", s.pod, "--", "sh", "-c", "echo here; sleep 120"),
 	}
-	time.Sleep(time.Second) // logs -f says nothing by which one could tell that it has begun.
+	s.hasBegun(t, g, "log")
 	since := g.revoke(t)
 	for _, stream := range streams {
 		t.Logf("%6s  %s: %q", stream.isCut(t, since).Round(time.Millisecond), stream.name, stream.String())
@@ -55,6 +56,21 @@ func TestAnEngineerWorksThroughTheGatewayAndEveryStreamIsCutWhenTheGrantIsRevoke
 		t.Errorf("after the end: %s", out)
 	}
 	s.isAcknowledged(t, g)
+}
+
+// hasBegun waits until it is on record that a stream has begun, which kubectl logs -f itself does not say.
+func (s *scene) hasBegun(t *testing.T, g *grant, subresource string) {
+	t.Helper()
+	world.Eventually(t, "a stream of "+subresource+" has begun", func() error {
+		for _, entry := range s.entries(t) {
+			ref, _ := entry["objectRef"].(map[string]any)
+			of, _ := entry["grant"].(map[string]any)
+			if entry["stage"] == "ResponseStarted" && ref["subresource"] == subresource && of["name"] == g.Name {
+				return nil
+			}
+		}
+		return errors.New("it is not on record")
+	})
 }
 
 // isAcknowledged waits until the gateway has said that nobody of a grant is connected any more.

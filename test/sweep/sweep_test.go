@@ -42,7 +42,7 @@ func TestAnEngineerMayDoWhatTheRoleSaysAndNothingElse(t *testing.T) {
 		t.Errorf("everybody may %s, and not in a namespace", q)
 	}
 	for role, plain := range shipped() {
-		t.Run(role, func(t *testing.T) { sweepOf(t, w, engineers[role], plain, sweepOver{resources, elsewhere, anyway}) })
+		t.Run(role, func(t *testing.T) { sweepOf(t, w, engineers[role], sweepOver{resources, elsewhere, anyway, plain}) })
 	}
 }
 
@@ -51,9 +51,11 @@ type sweepOver struct {
 	resources []resource
 	elsewhere string
 	anyway    []question
+	// plain says that it is a role that changes nothing.
+	plain bool
 }
 
-func sweepOf(t *testing.T, w *world.World, e engineer, plain bool, over sweepOver) {
+func sweepOf(t *testing.T, w *world.World, e engineer, over sweepOver) {
 	who := whoami(t, e.config)
 	isAnEngineer(t, who)
 	may := allowed(t, w, who, slices.Concat(
@@ -70,7 +72,7 @@ func sweepOf(t *testing.T, w *world.World, e engineer, plain bool, over sweepOve
 		t.Error("the role gives nothing")
 	}
 	for _, q := range granted {
-		if plain {
+		if over.plain {
 			isPlain(t, q)
 		}
 		isNotNever(t, q)
