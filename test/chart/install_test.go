@@ -93,6 +93,9 @@ func (i *installation) everythingIsThere(t *testing.T) {
 	if err := yaml.UnmarshalStrict(read(t, "config/policy/default.yaml"), shipped); err != nil {
 		t.Fatal(err)
 	}
+	// What it leaves out the API server fills in.
+	shipped.Spec.Sessions = &v1alpha1.SessionLimits{IdleTimeout: "1h", MaxConnections: 32, MaxStreamBytes: 16 << 20}
+	shipped.Spec.HandoverWindow = "24h"
 	if got, want := asJSON(t, policy.Spec), asJSON(t, shipped.Spec); got != want {
 		t.Errorf("the default policy is %s, want %s", got, want)
 	}
@@ -180,8 +183,8 @@ func deployedPod(t *testing.T) corev1.PodSpec {
 func (i *installation) podsAreRestricted(t *testing.T) {
 	namespace := i.LabelledNamespace(t, map[string]string{"pod-security.kubernetes.io/enforce": "restricted"})
 	templates := podTemplates(t, renderAll(t, everyFlag))
-	if len(templates) != 2 {
-		t.Fatalf("%d workloads are rendered, want the Deployment and the Job", len(templates))
+	if len(templates) != 3 {
+		t.Fatalf("%d workloads are rendered, want the Deployments of controller and gateway and the Job", len(templates))
 	}
 	for name, template := range templates {
 		account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: template.Spec.ServiceAccountName}}
@@ -306,6 +309,16 @@ func (i *installation) uninstallKeepsRecords(t *testing.T) {
 	if err := i.controller.Create(t.Context(), record); err != nil {
 		t.Fatal(err)
 	}
+	// Nobody runs who would end them, and a grant that waits is not nothing.
+	grants := &v1alpha1.SupportAccessGrantList{}
+	if err := i.Admin.List(t.Context(), grants); err != nil {
+		t.Fatal(err)
+	}
+	for n := range grants.Items {
+		if err := i.Admin.Delete(t.Context(), &grants.Items[n]); err != nil {
+			t.Fatal(err)
+		}
+	}
 	installed := append(render(t, nil), hookObjects()...)
 	if err := i.uninstall(t); err != nil {
 		t.Fatal(err)
@@ -366,6 +379,16 @@ func (i *installation) uninstallDropsRecords(t *testing.T) {
 	i.release.Values = tree("crds.keep", false)
 	if err := i.helm.Upgrade(t.Context(), i.release); err != nil {
 		t.Fatal(err)
+	}
+	// Nobody runs who would end them, and a grant that waits is not nothing.
+	grants := &v1alpha1.SupportAccessGrantList{}
+	if err := i.Admin.List(t.Context(), grants); err != nil {
+		t.Fatal(err)
+	}
+	for n := range grants.Items {
+		if err := i.Admin.Delete(t.Context(), &grants.Items[n]); err != nil {
+			t.Fatal(err)
+		}
 	}
 	installed := append(render(t, nil), hookObjects()...)
 	if err := i.uninstall(t); err != nil {
