@@ -100,7 +100,7 @@ func TestTheReadmeHasEveryStateAndNoOther(t *testing.T) {
 
 func TestEveryFieldIsOnThePageOfItsKind(t *testing.T) {
 	for file, page := range map[string]string{
-		"grants": "grant", "decisions": "decision", "records": "record", "policies": "policy",
+		"grants": "grant", "decisions": "decision", "records": "record", "policies": "policy", "sessions": "session",
 	} {
 		var crd apiextensionsv1.CustomResourceDefinition
 		if err := yaml.UnmarshalStrict([]byte(read(t, "config/crd/supportaccess.dev_supportaccess"+file+".yaml")), &crd); err != nil {
@@ -121,6 +121,11 @@ func TestEveryFieldIsOnThePageOfItsKind(t *testing.T) {
 func TestEveryMetricIsExplained(t *testing.T) {
 	text := read(t, "docs/operations.md")
 	names := regexp.MustCompile(`prefix\s*\+\s*"([a-z_]+)"`).FindAllStringSubmatch(read(t, "internal/metrics/metrics.go"), -1)
+	ofGateway := regexp.MustCompile(`Name: "support_access_([a-z_]+)"`).FindAllStringSubmatch(read(t, "internal/gateway/metrics.go"), -1)
+	if len(ofGateway) < 5 {
+		t.Errorf("the source has %d metrics of the gateway; there are more", len(ofGateway))
+	}
+	names = append(names, ofGateway...)
 	if len(names) < 5 {
 		t.Errorf("the source has %d metrics; there are more", len(names))
 	}
