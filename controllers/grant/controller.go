@@ -76,6 +76,8 @@ type Reconciler struct {
 	followed sync.Map
 	// cuts are the first passes, by grant, that await their second.
 	cuts sync.Map
+	// room bounds how many grants open at once.
+	room room
 	// ambience is what identities may do without a grant.
 	ambience ambience
 }
@@ -106,6 +108,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 	}
 	secrets, accounts, namespaces := partial.Object("Secret"), partial.Object("ServiceAccount"), partial.Object("Namespace")
 	b := ctrl.NewControllerManagedBy(mgr).Named("grant").
+		WatchesRawSource(source.Func(r.furnish)).
 		Watches(&v1alpha1.SupportAccessGrant{}, prioritized(r.grantsOfGrant)).
 		Watches(&v1alpha1.SupportAccessRecord{}, prioritized(r.grantsOfRecord)).
 		Watches(&v1alpha1.SupportAccessDecision{}, prioritized(r.grantsOfDecision)).

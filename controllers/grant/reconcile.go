@@ -43,7 +43,16 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if r.cutFirst(ctx, s) {
 		return behind(), nil
 	}
-	err = r.observe(ctx, s)
+	if verdict := r.foresee(s); verdict.Wants == lifecycle.WantsOpen && !r.room.enter(s.key) {
+		return next(s, verdict, outcome{})
+	}
+	defer r.room.leave(s.key)
+	return r.look(ctx, s)
+}
+
+// look looks at a grant, does what it demands and says so.
+func (r *Reconciler) look(ctx context.Context, s *sight) (reconcile.Result, error) {
+	err := r.observe(ctx, s)
 	if overtaken(err) {
 		return reconcile.Result{RequeueAfter: overtakenAgain}, nil
 	}
