@@ -6,6 +6,10 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
+	metainternalversionscheme "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // refusal is why a request is not let through: a status code and a sentence for the client.
@@ -69,9 +73,21 @@ func cleanPath(r *http.Request) *refusal {
 	if escaped := strings.ToLower(r.URL.EscapedPath()); strings.Contains(escaped, "%2f") || strings.Contains(escaped, "%5c") {
 		return badRequest("the path has an escaped slash")
 	}
-	// A proxy drops the parameters that it cannot read, and others might not.
-	if _, err := url.ParseQuery(r.URL.RawQuery); err != nil {
+	return cleanQuery(r)
+}
+
+// cleanQuery refuses what a proxy would drop and others might not, and a list or watch whose parameters are not what they
+// should be: whether such a one is a watch, servers decide differently.
+func cleanQuery(r *http.Request) *refusal {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
 		return badRequest("the query cannot be read")
+	}
+	if len(query) == 0 || r.Method != http.MethodGet && r.Method != http.MethodHead {
+		return nil
+	}
+	if err := metainternalversionscheme.ParameterCodec.DecodeParameters(query, metav1.SchemeGroupVersion, &metainternalversion.ListOptions{}); err != nil {
+		return badRequest("a parameter of the query is not what it should be")
 	}
 	return nil
 }

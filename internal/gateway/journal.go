@@ -45,7 +45,7 @@ func (j *journal) Received(ctx context.Context, x *exchange, decided *refusal) e
 	if decided != nil {
 		entry.Stage = auditv1.StageResponseComplete
 		status := statusOf(decided)
-		status.Message = clip(status.Message, maxMessage)
+		status.Message = mark(status.Message, maxMessage)
 		entry.ResponseStatus = &status
 		entry.DurationMillis = millis(x.elapsed(j.clock.Now()))
 	}
@@ -68,7 +68,7 @@ func (j *journal) Completed(ctx context.Context, x *exchange, status int) {
 	entry.BytesIn, entry.BytesOut = x.in.Load(), x.out.Load()
 	entry.DurationMillis = millis(x.elapsed(j.clock.Now()))
 	if why := x.cause.Load(); why != nil {
-		entry.Cause = clip(why.reason+": "+why.message, maxMessage)
+		entry.Cause = mark(why.reason+": "+why.message, maxMessage)
 	}
 	j.after(ctx, entry)
 }
@@ -94,13 +94,15 @@ func (j *journal) entry(x *exchange) *audit.Entry {
 			TypeMeta:                 metav1.TypeMeta{APIVersion: "audit.k8s.io/v1", Kind: "Event"},
 			Level:                    auditv1.LevelMetadata,
 			AuditID:                  types.UID(x.id),
-			RequestURI:               clip(publicURI(x.request.URL), maxURI),
+			RequestURI:               mark(publicURI(x.request.URL), maxURI),
 			Verb:                     x.info.Verb,
 			User:                     user,
 			SourceIPs:                sourceOf(x.request),
-			UserAgent:                clip(x.request.UserAgent(), maxAgent),
+			UserAgent:                mark(x.request.UserAgent(), maxAgent),
 			RequestReceivedTimestamp: metav1.NewMicroTime(x.received),
 			StageTimestamp:           now,
+			// Who reads events of Kubernetes knows annotations, and not our labels.
+			Annotations: map[string]string{audit.LabelSource: audit.Source},
 		},
 		Labels:   map[string]string{audit.LabelSource: audit.Source},
 		Grant:    audit.Grant{Namespace: grant.Namespace, Name: grant.Name, UID: string(grant.UID)},
@@ -161,14 +163,25 @@ func commandOf(x *exchange) []string {
 	var command []string
 	left := maxCommand
 	for _, word := range x.request.URL.Query()["command"] {
-		word = clip(strings.ToValidUTF8(word, "\uFFFD"), left)
+		word = strings.ToValidUTF8(word, "\uFFFD")
+		if len(word) > left {
+			return append(command, clip(word, left)+cutMark)
+		}
 		left -= len(word)
 		command = append(command, word)
-		if left == 0 {
-			break
-		}
 	}
 	return command
+}
+
+// cutMark ends what was cut.
+const cutMark = "…"
+
+// mark cuts a text so that it has at most so many bytes, and says that it did.
+func mark(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return clip(text, most-len(cutMark)) + cutMark
 }
 
 func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

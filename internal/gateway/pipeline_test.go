@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -98,6 +99,8 @@ func TestWhatARequestMayNotSayIsRefusedAndNeverForwarded(t *testing.T) {
 		"a path escaped twice":             target("/api/v1/namespaces/mail-archive/configmaps/%252e"),
 		"a query with a semicolon":         target(configMaps + "?a=1;watch=1"),
 		"a query with a bad escape":        target(configMaps + "?watch=%zz"),
+		"a parameter that is no number":    target(configMaps + "?limit=x&watch=1"),
+		"a selector that cannot be read":   target(configMaps + "?labelSelector=%2B"),
 		"a method that nobody needs":       func(r *http.Request) { r.Method = "TRACE" },
 		"an upgrade to something else":     func(r *http.Request) { r.Header.Set("Connection", "Upgrade"); r.Header.Set("Upgrade", "h2c") },
 		"a credential as a subprotocol": func(r *http.Request) {
@@ -439,5 +442,31 @@ func TestABodyLongerThanTheAPIServerTakesIsRefused(t *testing.T) {
 	})
 	if code != http.StatusRequestEntityTooLarge {
 		t.Errorf("got %d %s, want 413", code, body)
+	}
+}
+
+func TestAnEntryIsBoundedAndSaysWhatWasCut(t *testing.T) {
+	w := open(t)
+	g := w.grant("case-1", gen.WithRoles(gen.Configuration, gen.Content))
+	long := strings.Repeat("x", maxCommand+100)
+	w.get(g.token, configMaps+"?labelSelector="+url.QueryEscape("app in ("+strings.Repeat("value,", maxURI/5)+"last)")+"&a=hidden", func(r *http.Request) { r.Header.Set("User-Agent", long) })
+	w.get(g.token, "/api/v1/namespaces/mail-archive/pods/a/exec?command=sh&command="+long+"&command=more")
+	eventually(t, "five entries", func() bool { return len(w.log.all()) == 5 })
+	for _, entry := range w.log.all() {
+		if len(entry.RequestURI) > maxURI || len(entry.UserAgent) > maxAgent {
+			t.Errorf("the target has %d bytes, the agent %d", len(entry.RequestURI), len(entry.UserAgent))
+		}
+		if !strings.HasSuffix(entry.RequestURI, cutMark) {
+			t.Errorf("%q does not say that it was cut", entry.RequestURI)
+		}
+		if strings.Contains(entry.RequestURI, "hidden") {
+			t.Errorf("the value of a parameter that may be anything is kept: %s", entry.RequestURI)
+		}
+		if entry.Annotations["supportaccess.dev/source"] != "Support" {
+			t.Errorf("the annotations are %v", entry.Annotations)
+		}
+		if n := len(entry.Command); n > 0 && (n != 2 || !strings.HasSuffix(entry.Command[1], cutMark)) {
+			t.Errorf("the command has %d words", n)
+		}
 	}
 }
