@@ -42,6 +42,8 @@ type house struct {
 	*Reconciler
 	api   client.Client
 	queue priorityqueue.PriorityQueue[reconcile.Request]
+	// shut shuts the queue. That is not to be done twice.
+	shut func()
 
 	mu sync.Mutex
 	// at are the grants whose opening waits for the API server, began those that ever did, in their order.
@@ -82,9 +84,10 @@ func newHouse(t *testing.T, workers int, objects ...client.Object) *house {
 	if err := h.furnish(t.Context(), h.queue); err != nil {
 		t.Fatal(err)
 	}
-	patience, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	h.shut = sync.OnceFunc(h.queue.ShutDown)
+	patience, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	t.Cleanup(cancel)
-	context.AfterFunc(patience, h.queue.ShutDown)
+	context.AfterFunc(patience, h.shut)
 	return h
 }
 
@@ -128,7 +131,7 @@ func (h *house) work(t *testing.T) {
 	}
 	t.Cleanup(func() {
 		cancel()
-		h.queue.ShutDown()
+		h.shut()
 		group.Wait()
 	})
 }
