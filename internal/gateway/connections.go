@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/utils/clock"
 )
 
@@ -119,6 +120,13 @@ func (c *connection) leave(x *exchange) {
 	c.mu.Unlock()
 }
 
+// endedOf returns why nobody of a grant can come in any more, nil while somebody can.
+func (l *connections) endedOf(uid types.UID) *end {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed[uid]
+}
+
 // countOf returns how many connections an engineer has open with a grant. The list is locked.
 func (l *connections) countOf(uid types.UID, engineer string) int {
 	n := 0
@@ -180,6 +188,7 @@ func (c *connection) close(why *end) {
 	}
 	c.mu.Unlock()
 
+	before := c.writes()
 	var group sync.WaitGroup
 	var untold atomic.Int32
 	for _, x := range under {
@@ -190,12 +199,28 @@ func (c *connection) close(why *end) {
 		})
 	}
 	group.Wait()
-	if untold.Load() > 0 {
+	if len(under) == 0 || untold.Load() > 0 || !c.wrote(before) {
 		abort(c.raw)
 	} else {
 		_ = c.raw.Close()
 	}
 	c.list.drop(c)
+}
+
+// writes returns how often something was written to the client.
+func (c *connection) writes() int64 {
+	if counted, ok := c.raw.(*countedConn); ok {
+		return counted.writes.Load()
+	}
+	return 0
+}
+
+// wrote waits until something was written to the client since a count was taken: over HTTP/2 what a handler has flushed may
+// still be on its way to the connection. It reports whether something was.
+func (c *connection) wrote(since int64) bool {
+	return wait.PollUntilContextTimeout(context.Background(), time.Millisecond, farewell/4, true, func(context.Context) (bool, error) {
+		return c.writes() > since, nil
+	}) == nil
 }
 
 // abort closes a connection without a word: what is not yet sent is thrown away, so that a client that does not read
@@ -296,7 +321,8 @@ func (l countedListener) Accept() (net.Conn, error) {
 // countedConn tells its connection when a byte went over it.
 type countedConn struct {
 	net.Conn
-	owner atomic.Pointer[connection]
+	owner  atomic.Pointer[connection]
+	writes atomic.Int64
 }
 
 // Read reads, and is seen.
@@ -309,6 +335,7 @@ func (c *countedConn) Read(p []byte) (int, error) {
 // Write writes, and is seen.
 func (c *countedConn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
+	c.writes.Add(1)
 	c.seen(n)
 	return n, err
 }

@@ -274,6 +274,24 @@ func TestTheCutIsAcknowledgedOnceNobodyIsConnected(t *testing.T) {
 	}
 }
 
+func TestWhoArrivesInTheMomentOfTheEndIsAcknowledgedToo(t *testing.T) {
+	w := open(t)
+	g := w.grant("case-1")
+	w.revoke("case-1")
+	s := w.gateway.sessions
+	if err := s.Arrive(t.Context(), &standing{key: client.ObjectKeyFromObject(g.SupportAccessGrant), uid: g.UID}, gen.Engineer); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.renew(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	session := &v1alpha1.SupportAccessSession{}
+	key := client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: sessionName("replica-1", g.UID)}
+	if err := w.objects.Get(t.Context(), key, session); err != nil || session.Status.CutTime == nil || session.Status.CutReason != v1alpha1.EndDeleted {
+		t.Errorf("got %+v, %v", session.Status, err)
+	}
+}
+
 func TestAConnectionOverWhichNothingGoesIsClosedInTheEnd(t *testing.T) {
 	w := open(t)
 	g := w.grant("case-1")

@@ -79,7 +79,7 @@ func New(o Options) (*Gateway, error) {
 	}
 	g := &Gateway{options: o, connections: newConnections(o.Clock)}
 	g.sessions = &sessions{
-		client: o.Client, clock: o.Clock, replica: o.Replica, owner: ownerOf(o.Replica, o.ReplicaUID), presenceOf: g.connections.presenceOf,
+		client: o.Client, clock: o.Clock, replica: o.Replica, owner: ownerOf(o.Replica, o.ReplicaUID), presenceOf: g.connections.presenceOf, endedOf: g.connections.endedOf,
 	}
 	if g.counters, err = newCounters(o.Registry, g.connections.count, func() float64 { return o.Hearing.age().Seconds() }); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)

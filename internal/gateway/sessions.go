@@ -28,8 +28,9 @@ type sessions struct {
 	// replica is the pod's name, owner the pod where it is known: its objects go with it.
 	replica string
 	owner   []metav1.OwnerReference
-	// presenceOf says who is connected with a grant.
+	// presenceOf says who is connected with a grant, endedOf why nobody of it can come any more, nil while somebody can.
 	presenceOf func(types.UID) map[string]presence
+	endedOf    func(types.UID) *end
 
 	mu   sync.Mutex
 	said map[types.UID]*said
@@ -206,6 +207,11 @@ func (s *sessions) renewOne(ctx context.Context, known *said) error {
 	}
 	wanted := known.object.DeepCopy()
 	wanted.Status = s.status(known.object, known.arrived)
+	// Whoever arrived in the very moment of the end was made known after the cut.
+	if ended := s.endedOf(known.object.Spec.Grant.UID); ended != nil && len(s.presenceOf(known.object.Spec.Grant.UID)) == 0 {
+		wanted.Status.CutTime, wanted.Status.CutReason = wanted.Status.RenewTime, ended.reason
+		return s.write(ctx, known, wanted)
+	}
 	if same(wanted.Status, known.object.Status) {
 		return nil
 	}
