@@ -292,6 +292,7 @@ func (b *bench) holdMany(ctx context.Context, o options) error {
 	if err := b.sayMemory("resident memory after opening them"); err != nil {
 		return err
 	}
+	say("  of writes the lease of the leader election, %s/%s, and events are not counted", v1alpha1.SystemNamespace, v1alpha1.ControllerServiceAccount)
 	if err := b.sayWrites(ctx, "writes in 30 s of idleness"); err != nil {
 		return err
 	}
