@@ -122,7 +122,7 @@ func TestTheAPIServerSawWhatIsOnRecordAndNothingElse(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, seed)) //nolint:gosec // A test wants the same course each time.
 	n := 200
 	if !testing.Short() {
-		n = 20000
+		n = 2000
 	}
 	let := 0
 	for range n {
