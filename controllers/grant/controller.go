@@ -18,7 +18,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
-	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
@@ -118,7 +117,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 		Watches(&rbacv1.ClusterRole{}, prioritized(r.grantsOfRole)).
 		WatchesMetadata(secrets, prioritized(grantsOfChild)).
 		WatchesMetadata(accounts, prioritized(grantsOfChild)).
-		WatchesMetadata(namespaces, prioritized(r.grantsOfNamespace), builder.WithPredicates(namespaceChanged())).
+		WatchesMetadata(namespaces, prioritized(r.grantsOfNamespace), builder.WithPredicates(partial.NamespaceChanged())).
 		WithOptions(controller.Options{MaxConcurrentReconciles: r.Workers, ReconciliationTimeout: time.Minute})
 	if r.Sessions != nil {
 		if err := mgr.GetFieldIndexer().IndexField(ctx, &v1alpha1.SupportAccessSession{}, indexGrant, func(o client.Object) []string {
@@ -171,19 +170,6 @@ func openOnly(o client.Object, values []string) []string {
 		return nil
 	}
 	return values
-}
-
-// namespaceChanged passes a namespace whose policy label changed or that begins to go.
-func namespaceChanged() predicate.Predicate {
-	return predicate.Funcs{
-		CreateFunc:  func(event.CreateEvent) bool { return true },
-		DeleteFunc:  func(event.DeleteEvent) bool { return true },
-		GenericFunc: func(event.GenericEvent) bool { return false },
-		UpdateFunc: func(e event.UpdateEvent) bool {
-			return e.ObjectOld.GetDeletionTimestamp().IsZero() != e.ObjectNew.GetDeletionTimestamp().IsZero() ||
-				e.ObjectOld.GetLabels()[v1alpha1.LabelPolicy] != e.ObjectNew.GetLabels()[v1alpha1.LabelPolicy]
-		},
-	}
 }
 
 type mapper func(context.Context, client.Object) []types.NamespacedName

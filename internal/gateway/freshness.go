@@ -10,6 +10,8 @@ import (
 
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
+
+	"supportaccess.dev/operator/internal/skew"
 )
 
 const (
@@ -93,15 +95,9 @@ func (h *Hearing) compare(response *http.Response) {
 		return
 	}
 	now := h.clock.Now()
-	skew := time.Duration(0)
-	switch {
-	case now.Before(date):
-		skew = date.Sub(now)
-	case now.After(date.Add(time.Second)):
-		skew = now.Sub(date.Add(time.Second))
-	}
+	by := skew.Between(now, now, date).Abs()
 	h.mu.Lock()
-	h.skew = skew
+	h.skew = by
 	h.mu.Unlock()
 }
 
@@ -121,15 +117,15 @@ func (h *Hearing) age() time.Duration {
 func (h *Hearing) Stale() string {
 	age := h.age()
 	h.mu.Lock()
-	kinds, skew := len(h.heard), h.skew
+	kinds, apart := len(h.heard), h.skew
 	h.mu.Unlock()
 	switch {
 	case kinds == 0:
 		return "the gateway does not know the grants yet"
 	case age > staleAfter:
 		return fmt.Sprintf("the gateway has heard nothing of grants for %s", age.Truncate(time.Second))
-	case skew > maxSkew:
-		return fmt.Sprintf("the gateway's clock and the API server's differ by %s", skew.Truncate(time.Second))
+	case apart > maxSkew:
+		return fmt.Sprintf("the gateway's clock and the API server's differ by %s", apart.Truncate(time.Second))
 	default:
 		return ""
 	}

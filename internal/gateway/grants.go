@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,12 +21,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
-	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/internal/access"
 	"supportaccess.dev/operator/internal/lifecycle"
+	"supportaccess.dev/operator/internal/partial"
 	"supportaccess.dev/operator/internal/review"
 )
 
@@ -72,8 +71,6 @@ const workers = 4
 
 // SetupWithManager has the grants watched, and everything on which a verdict depends.
 func (g *Grants) SetupWithManager(mgr ctrl.Manager) error {
-	namespace := &metav1.PartialObjectMetadata{}
-	namespace.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
 	binding := handler.Funcs{DeleteFunc: func(_ context.Context, e event.DeleteEvent, q queue) { g.vanished(e.Object, q) }}
 	replica := false
 	return ctrl.NewControllerManagedBy(mgr).Named("gateway").
@@ -84,7 +81,7 @@ func (g *Grants) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&rbacv1.ClusterRole{}, handler.EnqueueRequestsFromMapFunc(g.ofRole)).
 		Watches(&rbacv1.RoleBinding{}, binding).
 		Watches(&rbacv1.ClusterRoleBinding{}, binding).
-		WatchesMetadata(namespace, handler.EnqueueRequestsFromMapFunc(g.ofNamespace), namespaceChanged()).
+		WatchesMetadata(partial.Object("Namespace"), handler.EnqueueRequestsFromMapFunc(g.ofNamespace), builder.WithPredicates(partial.NamespaceChanged())).
 		WithOptions(controller.Options{MaxConcurrentReconciles: workers, NeedLeaderElection: &replica}).
 		Complete(g)
 }
@@ -221,8 +218,7 @@ func (g *Grants) seePlaces(ctx context.Context, s *standing) (map[string]review.
 		if _, seen := policies[name]; seen || name == "" {
 			continue
 		}
-		namespace := &metav1.PartialObjectMetadata{}
-		namespace.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
+		namespace := partial.Object("Namespace")
 		found, err := optional(namespace, g.Reader.Get(ctx, types.NamespacedName{Name: name}, namespace))
 		if err != nil {
 			return nil, nil, fmt.Errorf("get namespace %q: %w", name, err)
@@ -432,17 +428,4 @@ func (g *Grants) those(hold func(*standing) bool) []reconcile.Request {
 		}
 	}
 	return requests
-}
-
-// namespaceChanged passes a namespace whose policy label changed or that begins to go.
-func namespaceChanged() builder.Predicates {
-	return builder.WithPredicates(predicate.Funcs{
-		CreateFunc:  func(event.CreateEvent) bool { return true },
-		DeleteFunc:  func(event.DeleteEvent) bool { return true },
-		GenericFunc: func(event.GenericEvent) bool { return false },
-		UpdateFunc: func(e event.UpdateEvent) bool {
-			return e.ObjectOld.GetDeletionTimestamp().IsZero() != e.ObjectNew.GetDeletionTimestamp().IsZero() ||
-				e.ObjectOld.GetLabels()[v1alpha1.LabelPolicy] != e.ObjectNew.GetLabels()[v1alpha1.LabelPolicy]
-		},
-	})
 }
