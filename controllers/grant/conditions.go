@@ -227,7 +227,7 @@ func activeCondition(s *sight, verdict lifecycle.Verdict, done outcome) metav1.C
 		return condition(v1alpha1.ConditionActive, metav1.ConditionTrue, v1alpha1.StateActive, verdict.Message)
 	case done.problem != nil && verdict.Wants == lifecycle.WantsOpen && (done.gave || len(s.bindings) > 0):
 		return condition(v1alpha1.ConditionActive, metav1.ConditionTrue, v1alpha1.StateOpening, "some of the access may exist: "+publicMessage(done.problem))
-	case done.problem != nil && (s.provisioned() && !s.ended() || len(s.bindings) > 0):
+	case done.problem != nil && (done.gave || s.provisioned() && !s.ended() || len(s.bindings) > 0):
 		return condition(v1alpha1.ConditionActive, metav1.ConditionTrue, v1alpha1.StateClosing, "access may still exist: "+publicMessage(done.problem))
 	default:
 		return condition(v1alpha1.ConditionActive, metav1.ConditionFalse, v1alpha1.ReasonNoAccess, "no access exists")

@@ -30,7 +30,7 @@ type outcome struct {
 	leftover string
 	// problem is an error of the pass that the status shows.
 	problem error
-	// gave says that some of the access may exist, although the pass did not come to its end.
+	// gave says that some of the access may exist, because the pass did not come to its end.
 	gave bool
 }
 
@@ -376,7 +376,7 @@ func (s *sight) mustTakeOff(verdict lifecycle.Verdict) bool {
 	return slices.ContainsFunc(verdict.Removed, func(removal lifecycle.Removal) bool {
 		name := access.IdentityName(s.record.Spec.Grant, removal.Engineer)
 		done := slices.ContainsFunc(recorded, func(e v1alpha1.RemovedEngineer) bool { return e.Name == removal.Engineer })
-		return !done || s.credentials[name] != nil || s.accounts[name] != nil
+		return !done || s.credentials[name] != nil || s.accounts[name] != nil || s.readers[name]
 	})
 }
 
@@ -518,7 +518,7 @@ func (r *Reconciler) close(ctx context.Context, s *sight, verdict lifecycle.Verd
 	}
 	if err := r.Keeper.Close(ctx, remains); err != nil {
 		r.Counters.CleanupFailed()
-		return outcome{problem: err}
+		return outcome{problem: err, gave: true}
 	}
 	s.strike(remains)
 	if err := r.sweep(ctx, s); err != nil {
@@ -564,7 +564,7 @@ func (r *Reconciler) closeHeld(ctx context.Context, s *sight, verdict lifecycle.
 	record := newRecord(s, verdict)
 	if err := r.Keeper.Close(ctx, access.RemainsOf(record, s.scope())); err != nil {
 		r.Counters.CleanupFailed()
-		return outcome{problem: err}
+		return outcome{problem: err, gave: true}
 	}
 	if s.gone(s.key.Namespace) {
 		return outcome{problem: r.createTombstone(ctx, record)}

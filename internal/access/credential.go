@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -163,30 +164,29 @@ func (k Keeper) ensureCredential(ctx context.Context, order Order, engineer v1al
 	return k.fill(ctx, order, engineer, account, secret)
 }
 
-// ensureReader makes the Role by which a credential may be fetched and its binding, side by side: the controller holds bind
-// on the Roles of the credentials namespace, so the API server need not look the Role up.
+// ensureReader makes the binding by which a credential may be fetched, and then its Role: the controller holds bind on the
+// Roles of the credentials namespace, so the API server need not look the Role up. Of the two only bindings are watched, so
+// the binding is there for as long as the Role is: what a crash leaves is seen. The Role belongs to the binding, so that the
+// cluster itself collects the one that a stalled process makes after all is over.
 func (k Keeper) ensureReader(ctx context.Context, order Order, engineer string) error {
 	role, binding := reader(order, engineer)
 	wanted, subjects := role.Rules, binding.Subjects
-	group, groupCtx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		if err := k.ensure(groupCtx, role); err != nil {
-			return err
-		}
-		if !equality.Semantic.DeepEqual(role.Rules, wanted) {
-			return &NameTakenError{Kind: "Role", Namespace: role.Namespace, Name: role.Name}
-		}
-		return nil
-	})
-	group.Go(func() error {
-		if err := k.ensure(groupCtx, binding); err != nil || equality.Semantic.DeepEqual(binding.Subjects, subjects) {
-			return err
-		}
+	err := k.ensure(ctx, binding)
+	if err == nil && !equality.Semantic.DeepEqual(binding.Subjects, subjects) {
 		binding.Subjects = subjects
-		return k.Client.Update(groupCtx, binding)
-	})
-	if err := group.Wait(); err != nil {
+		err = k.Client.Update(ctx, binding)
+	}
+	if err != nil {
 		return fmt.Errorf("let the credential of %q be fetched: %w", engineer, err)
+	}
+	role.OwnerReferences = []metav1.OwnerReference{{
+		APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: "RoleBinding", Name: binding.Name, UID: binding.UID,
+	}}
+	if err := k.ensure(ctx, role); err != nil {
+		return fmt.Errorf("let the credential of %q be fetched: %w", engineer, err)
+	}
+	if !equality.Semantic.DeepEqual(role.Rules, wanted) {
+		return &NameTakenError{Kind: "Role", Namespace: role.Namespace, Name: role.Name}
 	}
 	return nil
 }

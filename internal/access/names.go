@@ -58,11 +58,11 @@ func (k Keeper) look(ctx context.Context, grant v1alpha1.RecordedGrant, object c
 }
 
 // identityObjects are what carries the name of one identity, in the order in which it is taken away: the way to fetch the
-// credential, the credential, the identity.
+// credential, the credential, the identity. A Role is seen by its binding alone, and so goes before it.
 func identityObjects(name string) []client.Object {
 	meta := metav1.ObjectMeta{Namespace: v1alpha1.CredentialsNamespace, Name: name}
 	return []client.Object{
-		&rbacv1.RoleBinding{ObjectMeta: meta}, &rbacv1.Role{ObjectMeta: meta},
+		&rbacv1.Role{ObjectMeta: meta}, &rbacv1.RoleBinding{ObjectMeta: meta},
 		&corev1.Secret{ObjectMeta: meta}, &corev1.ServiceAccount{ObjectMeta: meta},
 	}
 }
