@@ -428,7 +428,7 @@ func (r *Reconciler) seeTaken(ctx context.Context, s *sight) error {
 	}
 	now, ever := verdict.Engineers, s.record.Spec.Engineers
 	for _, recorded := range s.record.Status.Bindings {
-		if recorded.Withdrawn || s.gone(recorded.Namespace) || s.cachedIntact(recorded, now, ever) {
+		if recorded.Withdrawn || s.gone(recorded.Namespace) || !s.closing() && s.cachedIntact(recorded, now, ever) {
 			continue
 		}
 		live, err := r.Keeper.LiveBinding(ctx, recorded)
@@ -442,6 +442,13 @@ func (r *Reconciler) seeTaken(ctx context.Context, s *sight) error {
 		}
 	}
 	return nil
+}
+
+// closing reports whether an earlier pass has said that it takes access away. What the cache shows may then be there no more,
+// and it must not be said that the grant is open.
+func (s *sight) closing() bool {
+	active := meta.FindStatusCondition(s.grant.Status.Conditions, v1alpha1.ConditionActive)
+	return active != nil && active.Reason == v1alpha1.StateClosing
 }
 
 func (s *sight) gone(namespace string) bool {

@@ -527,8 +527,9 @@ func (r *Reconciler) close(ctx context.Context, s *sight, verdict lifecycle.Verd
 	return r.disconnect(ctx, s, r.recordEnd(ctx, s, verdict))
 }
 
-// recordCut puts on record what somebody took away by hand, before the credentials follow: a pass that came after a crash
-// could not tell any more what was cut and what was closed.
+// recordCut puts on record what somebody took away by hand, before the other credentials follow: a pass that came after a
+// crash could not tell any more what was cut and what was closed. Of whom the record then says that they were taken off,
+// nothing is left.
 func (r *Reconciler) recordCut(ctx context.Context, s *sight, verdict lifecycle.Verdict, remains access.Remains) error {
 	if !s.cutByHand() {
 		return nil
@@ -536,6 +537,12 @@ func (r *Reconciler) recordCut(ctx context.Context, s *sight, verdict lifecycle.
 	if err := r.Keeper.Unbind(ctx, remains); err != nil {
 		r.Counters.CleanupFailed()
 		return err
+	}
+	for _, removal := range verdict.Removed {
+		if err := r.Keeper.Dismantle(ctx, access.IdentityName(s.record.Spec.Grant, removal.Engineer)); err != nil {
+			r.Counters.CleanupFailed()
+			return fmt.Errorf("take %q off: %w", removal.Engineer, err)
+		}
 	}
 	return r.recordChanges(ctx, s, verdict)
 }
