@@ -130,21 +130,19 @@ func recipientOf(key string) (age.Recipient, error) {
 	return recipient, nil
 }
 
-// issue makes the identity, the credential and the way to fetch it, of one engineer.
+// issue makes the identity and the credential of one engineer.
 func (k Keeper) issue(ctx context.Context, order Order, engineer v1alpha1.Engineer, until Until) (Credential, error) {
 	if err := until.check(k.Clock.Now()); err != nil {
 		return Credential{}, err
 	}
 	secret := credential(order, engineer.Name)
-	group, groupCtx := errgroup.WithContext(ctx)
-	group.Go(func() error { return k.ensureReader(groupCtx, order, engineer.Name) })
-	group.Go(func() error {
-		if order.Transport == v1alpha1.TransportGateway {
-			return k.ensureOpaque(groupCtx, order, engineer, secret)
-		}
-		return k.ensureCredential(groupCtx, order, engineer, identity(order, engineer.Name), secret)
-	})
-	if err := group.Wait(); err != nil {
+	var err error
+	if order.Transport == v1alpha1.TransportGateway {
+		err = k.ensureOpaque(ctx, order, engineer, secret)
+	} else {
+		err = k.ensureCredential(ctx, order, engineer, identity(order, engineer.Name), secret)
+	}
+	if err != nil {
 		return Credential{}, err
 	}
 	return credentialOf(order, engineer, secret), nil
@@ -168,7 +166,10 @@ func (k Keeper) ensureCredential(ctx context.Context, order Order, engineer v1al
 // Roles of the credentials namespace, so the API server need not look the Role up. Of the two only bindings are watched, so
 // the binding is there for as long as the Role is: what a crash leaves is seen. The Role belongs to the binding, so that the
 // cluster itself collects the one that a stalled process makes after all is over.
-func (k Keeper) ensureReader(ctx context.Context, order Order, engineer string) error {
+func (k Keeper) ensureReader(ctx context.Context, order Order, engineer string, until Until) error {
+	if err := until.check(k.Clock.Now()); err != nil {
+		return err
+	}
 	role, binding := reader(order, engineer)
 	wanted, subjects := role.Rules, binding.Subjects
 	err := k.ensure(ctx, binding)
@@ -229,6 +230,9 @@ func (k Keeper) Reissue(ctx context.Context, order Order, engineer v1alpha1.Engi
 	}
 	if client.IgnoreNotFound(err) != nil {
 		return Credential{}, fmt.Errorf("delete credential of %q: %w", engineer.Name, err)
+	}
+	if err := k.ensureReader(ctx, order, engineer.Name, until); err != nil {
+		return Credential{}, err
 	}
 	return k.issue(ctx, order, engineer, until)
 }

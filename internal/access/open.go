@@ -25,8 +25,35 @@ type Opened struct {
 // concurrency bounds how many requests one grant has under way.
 const concurrency = 8
 
-// Open makes everything that an order asks for. The bindings come last: until then a credential opens nothing.
+// Open makes everything that an order asks for. The bindings come last: until then a credential opens nothing. They do not
+// wait for the ways to fetch the credentials: the API server reads every binding of the controller before it lets it make a
+// Role, and that takes as long as all the rest.
 func (k Keeper) Open(ctx context.Context, order Order, until Until) (Opened, error) {
+	var opened Opened
+	group := errgroup.Group{}
+	group.Go(func() error { return k.letFetch(ctx, order, until) })
+	group.Go(func() (err error) {
+		opened, err = k.give(ctx, order, until)
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		return Opened{}, err
+	}
+	return opened, nil
+}
+
+// letFetch makes the ways to fetch the credentials of an order.
+func (k Keeper) letFetch(ctx context.Context, order Order, until Until) error {
+	group := errgroup.Group{}
+	group.SetLimit(concurrency)
+	for _, engineer := range order.Engineers {
+		group.Go(func() error { return k.ensureReader(ctx, order, engineer.Name, until) })
+	}
+	return group.Wait()
+}
+
+// give makes the credentials of an order, and then its bindings.
+func (k Keeper) give(ctx context.Context, order Order, until Until) (Opened, error) {
 	credentials := make([]Credential, len(order.Engineers))
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(concurrency)
