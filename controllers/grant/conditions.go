@@ -225,13 +225,19 @@ func activeCondition(s *sight, verdict lifecycle.Verdict, done outcome) metav1.C
 	switch {
 	case s.provisioned() && verdict.Wants == lifecycle.WantsOpen:
 		return condition(v1alpha1.ConditionActive, metav1.ConditionTrue, v1alpha1.StateActive, verdict.Message)
-	case done.problem != nil && verdict.Wants == lifecycle.WantsOpen && (done.gave || len(s.bindings) > 0):
+	case done.problem != nil && verdict.Wants == lifecycle.WantsOpen && (done.gave || s.mayExist()):
 		return condition(v1alpha1.ConditionActive, metav1.ConditionTrue, v1alpha1.StateOpening, "some of the access may exist: "+publicMessage(done.problem))
-	case done.problem != nil && (done.gave || s.provisioned() && !s.ended() || len(s.bindings) > 0):
+	case done.problem != nil && (done.gave || s.provisioned() && !s.ended() || s.mayExist()):
 		return condition(v1alpha1.ConditionActive, metav1.ConditionTrue, v1alpha1.StateClosing, "access may still exist: "+publicMessage(done.problem))
 	default:
 		return condition(v1alpha1.ConditionActive, metav1.ConditionFalse, v1alpha1.ReasonNoAccess, "no access exists")
 	}
+}
+
+// mayExist reports whether some of the access may exist: the cache shows a binding, or an earlier pass has said so and none
+// has come to its end since. The cache may not have seen yet what that one made.
+func (s *sight) mayExist() bool {
+	return len(s.bindings) > 0 || s.grant != nil && meta.IsStatusConditionTrue(s.grant.Status.Conditions, v1alpha1.ConditionActive)
 }
 
 func provisionedCondition(s *sight, verdict lifecycle.Verdict, done outcome) metav1.Condition {

@@ -35,7 +35,7 @@ func (r *Reconciler) seeOffered(ctx context.Context, s *sight) error {
 // dropBegun takes back the bindings of an opening that did not come to its end, of a grant that must not open now: while a
 // person mends something nothing is open.
 func (r *Reconciler) dropBegun(ctx context.Context, s *sight) error {
-	if s.foreign || s.provisioned() || len(s.bindings) == 0 {
+	if s.foreign || s.provisioned() || !s.mayExist() {
 		return nil
 	}
 	return r.Keeper.Unbind(ctx, access.RemainsOf(s.record, s.scope()))

@@ -166,11 +166,12 @@ func (r *Reconciler) settle(ctx context.Context, s *sight, verdict lifecycle.Ver
 	})}
 }
 
-// dropRemoved takes away what a pass that died in the middle of opening made for people who were taken off since.
+// dropRemoved takes away what a pass that died in the middle of opening made for people who were taken off since. Until that
+// is on record it asks the API server, whatever the cache shows.
 func (r *Reconciler) dropRemoved(ctx context.Context, s *sight, verdict lifecycle.Verdict) error {
 	for _, removal := range verdict.Removed {
 		name := access.IdentityName(s.record.Spec.Grant, removal.Engineer)
-		if s.credentials[name] == nil && s.accounts[name] == nil && !s.readers[name] {
+		if s.takenOff(removal.Engineer) && !s.shows(name) {
 			continue
 		}
 		if err := r.Keeper.DismantleOwn(ctx, s.record.Spec.Grant, name); err != nil {
@@ -178,6 +179,16 @@ func (r *Reconciler) dropRemoved(ctx context.Context, s *sight, verdict lifecycl
 		}
 	}
 	return nil
+}
+
+// takenOff reports whether it is on record that an engineer was taken off.
+func (s *sight) takenOff(engineer string) bool {
+	return slices.ContainsFunc(s.record.Status.RemovedEngineers, func(e v1alpha1.RemovedEngineer) bool { return e.Name == engineer })
+}
+
+// shows reports whether the cache has something of an identity.
+func (s *sight) shows(name string) bool {
+	return s.credentials[name] != nil || s.accounts[name] != nil || s.readers[name]
 }
 
 // open gives access, in the order that a crash at any line leaves safe: no access without a record, none without the
@@ -372,11 +383,8 @@ func (r *Reconciler) takeAway(ctx context.Context, s *sight, verdict lifecycle.V
 
 // mustTakeOff reports whether an engineer whom the verdict takes off may still have something.
 func (s *sight) mustTakeOff(verdict lifecycle.Verdict) bool {
-	recorded := s.record.Status.RemovedEngineers
 	return slices.ContainsFunc(verdict.Removed, func(removal lifecycle.Removal) bool {
-		name := access.IdentityName(s.record.Spec.Grant, removal.Engineer)
-		done := slices.ContainsFunc(recorded, func(e v1alpha1.RemovedEngineer) bool { return e.Name == removal.Engineer })
-		return !done || s.credentials[name] != nil || s.accounts[name] != nil || s.readers[name]
+		return !s.takenOff(removal.Engineer) || s.shows(access.IdentityName(s.record.Spec.Grant, removal.Engineer))
 	})
 }
 

@@ -145,10 +145,12 @@ func Shrink(record *v1alpha1.SupportAccessRecord) *v1alpha1.SupportAccessRecord 
 	return small
 }
 
-// size is how large a record is without what the API server adds.
+// size is how large a record is without what the API server adds, under the name of its copies. It is the same for all of
+// them: were one small enough and another not, one would be shrunk and made whole again for ever.
 func size(record *v1alpha1.SupportAccessRecord) int {
+	grant := record.Spec.Grant
 	return encodedSize(&v1alpha1.SupportAccessRecord{
-		ObjectMeta: metav1.ObjectMeta{Namespace: record.Namespace, Name: record.Name, Labels: record.Labels},
+		ObjectMeta: metav1.ObjectMeta{Namespace: grant.Namespace, Name: grant.Namespace + "." + grant.Name, Labels: record.Labels},
 		Spec:       record.Spec,
 		Status:     record.Status,
 	})

@@ -13,6 +13,7 @@ import (
 
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/internal/access"
+	"supportaccess.dev/operator/internal/lifecycle"
 )
 
 var instant = metav1.NewMicroTime(time.Date(2026, 12, 1, 8, 0, 0, 0, time.UTC))
@@ -117,6 +118,31 @@ func TestARecordThatFitsIsLeftAsItIs(t *testing.T) {
 	Fit(record)
 	if size(record) != size(before) || record.Status.Bindings[0].Role == "" {
 		t.Errorf("it went from %d to %d bytes", size(before), size(record))
+	}
+}
+
+func TestARecordAndItsCopiesAreShrunkTogetherOrNotAtAll(t *testing.T) {
+	home := &v1alpha1.SupportAccessRecord{ObjectMeta: metav1.ObjectMeta{Namespace: "home", Name: "case-5"}}
+	home.Spec.Grant = v1alpha1.RecordedGrant{Namespace: home.Namespace, Name: home.Name}
+	for range 20 {
+		home.Status.Transitions = append(home.Status.Transitions, v1alpha1.Transition{Time: instant, Type: "RoleChanged"})
+	}
+	const lengths = 300
+	short, shrunk := shrunkSize-size(home)-lengths/2, 0
+	for length := range lengths {
+		home.Status.EndMessage = strings.Repeat("m", short+length)
+		small := Shrink(home) != nil
+		for _, namespace := range []string{"a", strings.Repeat("n", 63)} {
+			if mirror := lifecycle.Mirror(home, namespace); (Shrink(mirror) != nil) != small {
+				t.Fatalf("a record of %d bytes is shrunk: %t; its copy in %s: %t", size(home), small, namespace, !small)
+			}
+		}
+		if small {
+			shrunk++
+		}
+	}
+	if shrunk == 0 || shrunk == lengths {
+		t.Errorf("of %d records %d are shrunk", lengths, shrunk)
 	}
 }
 
