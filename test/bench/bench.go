@@ -25,6 +25,8 @@ import (
 const (
 	tenant  = "bench"
 	granter = "tess@customer.example"
+	// content is the role that may exec.
+	content = "support-access-content"
 	// patience bounds every wait for one thing.
 	patience = 2 * time.Minute
 )
@@ -35,6 +37,8 @@ type bench struct {
 	cp           *controlplane.ControlPlane
 	installation *world.Installation
 	operator     *world.Operator
+	// gatewayIP is where the gateway listens, empty where there is none.
+	gatewayIP string
 	// admin is the cluster's, tess the admin of the tenant's namespace.
 	admin, tess client.WithWatch
 	// bare measures the floor. It is a ServiceAccount that may do everything: unlike the cluster's admin, whom the API server
@@ -70,13 +74,23 @@ func (b *bench) prepare(ctx context.Context) error {
 	}
 	for _, object := range []client.Object{
 		&v1alpha1.SupportAccessPolicy{ObjectMeta: metav1.ObjectMeta{Name: tenant}, Spec: v1alpha1.SupportAccessPolicySpec{
-			MaxDuration: "168h", Transports: []v1alpha1.Transport{v1alpha1.TransportDirect},
-			Roles: []v1alpha1.OfferedRole{{Name: "support-access-configuration"}, {Name: "support-access-diagnostics"}},
+			MaxDuration: "168h", Transports: []v1alpha1.Transport{v1alpha1.TransportDirect, v1alpha1.TransportGateway},
+			Roles:    []v1alpha1.OfferedRole{{Name: "support-access-configuration"}, {Name: "support-access-diagnostics"}, {Name: content}},
+			Sessions: &v1alpha1.SessionLimits{MaxConnections: 1024, MaxStreamBytes: 1 << 40},
 		}},
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: tenant, Labels: map[string]string{v1alpha1.LabelPolicy: tenant}}},
 		&rbacv1.RoleBinding{
 			ObjectMeta: metav1.ObjectMeta{Namespace: tenant, Name: "tess"},
 			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "admin"},
+			Subjects:   []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: granter}},
+		},
+		&rbacv1.Role{
+			ObjectMeta: metav1.ObjectMeta{Namespace: tenant, Name: "lends"},
+			Rules:      []rbacv1.PolicyRule{{Verbs: []string{"bind"}, APIGroups: []string{rbacv1.GroupName}, Resources: []string{"clusterroles"}, ResourceNames: []string{content}}},
+		},
+		&rbacv1.RoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Namespace: tenant, Name: "lends"},
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "lends"},
 			Subjects:   []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: granter}},
 		},
 		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: tenant, Name: "bare"}},

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -22,8 +23,8 @@ import (
 
 // options are what a run can be told.
 type options struct {
-	rounds, storm, storms, grants int
-	only                          string
+	rounds, storm, storms, grants, streams int
+	only                                   string
 }
 
 func main() {
@@ -32,7 +33,8 @@ func main() {
 	flag.IntVar(&o.storm, "storm", 1000, "how many grants expire, or open, at once")
 	flag.IntVar(&o.storms, "storms", 5, "how often grants expire at once")
 	flag.IntVar(&o.grants, "grants", 10000, "how many active grants the operator holds when its memory is measured")
-	flag.StringVar(&o.only, "only", "", "one of open, expire, storm, scale; empty for all")
+	flag.IntVar(&o.streams, "streams", 1000, "how many watches one grant has when the gateway cuts them")
+	flag.StringVar(&o.only, "only", "", "one of open, expire, storm, scale, gateway; empty for all")
 	flag.Parse()
 	log.SetLogger(logr.Discard())
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -44,21 +46,49 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, o options) (err error) {
-	b, err := newBench(ctx)
+// part is one thing to measure.
+type part struct {
+	name string
+	run  func(*bench, context.Context, options) error
+}
+
+// cluster is one control plane on which parts run one after the other.
+type cluster struct {
+	// gateway says that there is one, and a node whose pods run.
+	gateway bool
+	parts   []part
+}
+
+func run(ctx context.Context, o options) error {
+	known := false
+	for _, c := range []cluster{
+		{parts: []part{{"open", (*bench).openAndRevoke}, {"expire", (*bench).expireAtOnce}, {"storm", (*bench).revokeInStorm}, {"scale", (*bench).holdMany}}},
+		{gateway: true, parts: []part{{"gateway", (*bench).throughGateway}}},
+	} {
+		c.parts = slices.DeleteFunc(c.parts, func(p part) bool { return o.only != "" && o.only != p.name })
+		if len(c.parts) == 0 {
+			continue
+		}
+		known = true
+		if err := c.run(ctx, o); err != nil {
+			return err
+		}
+	}
+	if !known {
+		return fmt.Errorf("-only %s: it is none of open, expire, storm, scale, gateway", o.only)
+	}
+	return nil
+}
+
+func (c cluster) run(ctx context.Context, o options) (err error) {
+	b, err := newBench(ctx, c.gateway)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
-	for _, part := range []struct {
-		name string
-		run  func(context.Context, options) error
-	}{{"open", b.openAndRevoke}, {"expire", b.expireAtOnce}, {"storm", b.revokeInStorm}, {"scale", b.holdMany}} {
-		if o.only != "" && o.only != part.name {
-			continue
-		}
+	for _, part := range c.parts {
 		started := time.Now()
-		if err := part.run(ctx, o); err != nil {
+		if err := part.run(b, ctx, o); err != nil {
 			return fmt.Errorf("%s: %w", part.name, err)
 		}
 		say("  (%s took %s)", part.name, time.Since(started).Round(time.Second))
@@ -67,17 +97,24 @@ func run(ctx context.Context, o options) (err error) {
 }
 
 // newBench starts a control plane that waits for its disk, as a real one does, with the operator on it.
-func newBench(ctx context.Context) (*bench, error) {
+func newBench(ctx context.Context, gateway bool) (*bench, error) { //nolint:revive // What is measured decides it.
 	dir, err := os.MkdirTemp("", "support-access-bench-")
 	if err != nil {
 		return nil, fmt.Errorf("make a folder: %w", err)
 	}
-	cp, err := controlplane.Start(ctx, controlplane.Options{Dir: filepath.Join(dir, "cluster"), Fsync: true, Log: say})
+	cp, err := controlplane.Start(ctx, controlplane.Options{Dir: filepath.Join(dir, "cluster"), Fsync: true, Kwok: gateway, Log: say})
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	b := &bench{dir: dir, cp: cp}
-	if b.installation, err = world.Install(ctx, cp, dir, nil); err != nil {
+	var values map[string]any
+	if gateway {
+		if b.gatewayIP, err = world.GatewayIP(); err != nil {
+			return nil, errors.Join(err, b.close())
+		}
+		values = world.GatewayValues(b.gatewayIP, map[string]any{"offeredRoles": append([]string{content}, roles...)})
+	}
+	if b.installation, err = world.Install(ctx, cp, dir, values); err != nil {
 		return nil, errors.Join(err, b.close())
 	}
 	if err := b.startOperator(ctx); err != nil {

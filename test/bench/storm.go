@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -276,9 +274,7 @@ func (b *bench) revokeInStorm(ctx context.Context, o options) error {
 // holdMany measures the operator's memory with many active grants, and what it writes when nothing happens.
 func (b *bench) holdMany(ctx context.Context, o options) error {
 	say("\n%d active grants", o.grants)
-	if err := b.sayMemory("resident memory before"); err != nil {
-		return err
-	}
+	b.sayMemory("resident memory before")
 	started := time.Now()
 	if err := each(ctx, o.grants, func(ctx context.Context, i int) error {
 		return b.tess.Create(ctx, newGrant(fmt.Sprintf("hold-%d", i), "168h"))
@@ -289,9 +285,7 @@ func (b *bench) holdMany(ctx context.Context, o options) error {
 		return err
 	}
 	say("  opened in %s", time.Since(started).Round(time.Second))
-	if err := b.sayMemory("resident memory after opening them"); err != nil {
-		return err
-	}
+	b.sayMemory("resident memory after opening them")
 	say("  of writes the lease of the leader election, %s/%s, and events are not counted", v1alpha1.SystemNamespace, v1alpha1.ControllerServiceAccount)
 	if err := b.sayWrites(ctx, "writes in 30 s of idleness"); err != nil {
 		return err
@@ -314,7 +308,8 @@ func (b *bench) holdMany(ctx context.Context, o options) error {
 		return err
 	}
 	say("%-46s %d (bar: 0)", "writes since the restart", len(after)-len(before))
-	return b.sayMemory("resident memory after the restart")
+	b.sayMemory("resident memory after the restart")
+	return nil
 }
 
 func (b *bench) sayWrites(ctx context.Context, what string) error {
@@ -343,19 +338,6 @@ func (b *bench) sayWrites(ctx context.Context, what string) error {
 }
 
 // sayMemory prints what the kernel says of the operator's process.
-func (b *bench) sayMemory(what string) error {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", b.operator.PID()))
-	if err != nil {
-		return fmt.Errorf("read the operator's memory: %w", err)
-	}
-	for line := range strings.SplitSeq(string(status), "\n") {
-		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == "VmRSS:" {
-			kib, err := strconv.Atoi(fields[1])
-			if err != nil {
-				return fmt.Errorf("read the operator's memory: %w", err)
-			}
-			say("%-46s %d MiB (bar: 200)", what, kib/1024)
-		}
-	}
-	return nil
+func (b *bench) sayMemory(what string) {
+	say("%-46s %d MiB (bar: 200)", what, memory(b.operator.PID()))
 }
