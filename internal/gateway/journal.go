@@ -5,7 +5,9 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -26,6 +28,24 @@ type journal struct {
 	clock   clock.PassiveClock
 	replica string
 	logger  logr.Logger
+	// ends has an item for each end of a read that is under way to the log. Where it is full the client waits.
+	ends chan struct{}
+	once sync.Once
+}
+
+const maxEnds = 256
+
+func newJournal(log audit.Log, clock clock.PassiveClock, replica string, logger logr.Logger) *journal {
+	return &journal{log: log, clock: clock, replica: replica, logger: logger, ends: make(chan struct{}, maxEnds)}
+}
+
+// flush returns when every end is on record, or could not be. What ends later is waited for where it ends.
+func (j *journal) flush() {
+	j.once.Do(func() {
+		for range maxEnds {
+			j.ends <- struct{}{}
+		}
+	})
 }
 
 // Bounds of what an entry repeats of a request.
@@ -60,7 +80,8 @@ func (j *journal) Started(ctx context.Context, x *exchange, status int) {
 	j.after(ctx, entry)
 }
 
-// Completed records how a request ended.
+// Completed records how a request ended. Of a read the client need not wait for that: what it was answered is known, and
+// that it asked is on record. Of a change it does.
 func (j *journal) Completed(ctx context.Context, x *exchange, status int) {
 	entry := j.entry(x)
 	entry.Stage = auditv1.StageResponseComplete
@@ -70,8 +91,23 @@ func (j *journal) Completed(ctx context.Context, x *exchange, status int) {
 	if why := x.cause.Load(); why != nil {
 		entry.Cause = mark(why.reason+": "+why.message, maxMessage)
 	}
-	j.after(ctx, entry)
+	if x.longRunning || !slices.Contains(reads, x.info.Verb) {
+		j.after(ctx, entry)
+		return
+	}
+	select {
+	case j.ends <- struct{}{}:
+		go func() {
+			defer func() { <-j.ends }()
+			j.after(ctx, entry)
+		}()
+	default:
+		j.after(ctx, entry)
+	}
 }
+
+// reads are the verbs of requests that change nothing.
+var reads = []string{"get", "list", "head"}
 
 // after records what has already happened. That it began is on record, so nothing is lost but its end; the next request
 // that cannot be recorded is refused.

@@ -331,10 +331,65 @@ func TestNothingReachesTheAPIServerBeforeItIsOnRecord(t *testing.T) {
 	}
 }
 
+func TestTheEndOfAChangeIsOnRecordBeforeItsClientHearsOfItAndThatOfAReadBeforeTheGatewayStops(t *testing.T) {
+	w := open(t)
+	g := w.grant("case-1")
+	hold := make(chan struct{})
+	w.answers(func(http.ResponseWriter, *http.Request) {
+		w.log.mu.Lock()
+		defer w.log.mu.Unlock()
+		w.log.hold = hold
+	})
+	if code, _ := w.get(g.token, configMaps+"/imap"); code != http.StatusOK {
+		t.Fatalf("a read is answered %d while the log takes nothing", code)
+	}
+	eventually(t, "the end of the read waits for the log", func() bool { return w.log.waiting() == 1 })
+	w.log.mu.Lock()
+	w.log.hold = nil
+	w.log.mu.Unlock()
+	done := make(chan int, 1)
+	go func() {
+		response, err := w.ask(w.client(), g.token, http.MethodPost, "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews")
+		if err != nil {
+			t.Error(err)
+			done <- 0
+			return
+		}
+		_, _ = io.Copy(io.Discard, response.Body)
+		_ = response.Body.Close()
+		done <- response.StatusCode
+	}()
+	eventually(t, "the end of the change waits for the log", func() bool { return w.log.waiting() == 2 })
+	select {
+	case code := <-done:
+		t.Fatalf("a change is answered %d before its end is on record", code)
+	case <-time.After(50 * time.Millisecond):
+	}
+	flushed := make(chan struct{})
+	go func() {
+		w.gateway.journal.flush()
+		close(flushed)
+	}()
+	select {
+	case <-flushed:
+		t.Error("the gateway stops before the end of the read is on record")
+	case <-time.After(20 * time.Millisecond):
+	}
+	close(hold)
+	if code := <-done; code != http.StatusOK {
+		t.Errorf("a change is answered %d", code)
+	}
+	<-flushed
+	if got, want := len(w.log.all()), 4; got != want {
+		t.Errorf("%d entries, want %d: %s", got, want, w.log.trail())
+	}
+}
+
 func TestARequestAndItsEndAreOnRecordWithWhoWhatAndHow(t *testing.T) {
 	w := open(t)
 	g := w.grant("case-1")
 	w.get(g.token, configMaps+"/imap?fieldManager=x")
+	eventually(t, "the end is on record", func() bool { return len(w.log.all()) == 2 })
 	w.get(g.token, "/api/v1/namespaces/another/configmaps")
 	eventually(t, "three entries", func() bool { return len(w.log.all()) == 3 })
 	if got, want := w.log.trail(), "RequestReceived get, ResponseComplete get 200, ResponseComplete list 403"; got != want {

@@ -54,6 +54,7 @@ type Gateway struct {
 	grants      *Grants
 	connections *connections
 	sessions    *sessions
+	journal     *journal
 	counters    *counters
 	server      *http.Server
 }
@@ -77,7 +78,7 @@ func New(o Options) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Gateway{options: o, connections: newConnections(o.Clock)}
+	g := &Gateway{options: o, connections: newConnections(o.Clock), journal: newJournal(o.Log, o.Clock, o.Replica, o.Logger)}
 	g.sessions = &sessions{
 		client: o.Client, clock: o.Clock, replica: o.Replica, owner: ownerOf(o.Replica, o.ReplicaUID), presenceOf: g.connections.presenceOf, endedOf: g.connections.endedOf,
 	}
@@ -88,7 +89,7 @@ func New(o Options) (*Gateway, error) {
 	g.server = &http.Server{
 		Handler: &door{
 			grants: g.grants, connections: g.connections, presence: g.sessions, freshness: o.Hearing, proxy: way.proxy(), identities: &identities{way: way}, logger: o.Logger,
-			recorder: &journal{log: o.Log, clock: o.Clock, replica: o.Replica, logger: o.Logger},
+			recorder: g.journal,
 			clock:    o.Clock, infos: requestInfos(), longRunning: longRunning(), counters: g.counters,
 		},
 		ConnContext:       g.connections.accept,
@@ -148,6 +149,7 @@ func (g *Gateway) drain() error {
 	if err := g.sessions.renew(ctx); err != nil {
 		g.options.Logger.Info("Could not say that nobody is connected any more", "error", err.Error())
 	}
+	defer g.journal.flush()
 	return g.server.Close()
 }
 

@@ -42,7 +42,7 @@ const patience = 10 * time.Second
 
 // world is a gateway between a client and an API server that a test plays.
 type world struct {
-	t       *testing.T
+	t       testing.TB
 	clock   *testingclock.FakeClock
 	objects client.Client
 	gateway *Gateway
@@ -60,7 +60,7 @@ type world struct {
 }
 
 // open starts a gateway before an API server that answers every request with its path.
-func open(t *testing.T) *world {
+func open(t testing.TB) *world {
 	t.Helper()
 	w := &world{
 		t: t, clock: testingclock.NewFakeClock(gen.Epoch.Add(time.Minute)), log: &memoryLog{}, roots: x509.NewCertPool(), stopped: make(chan error, 1),

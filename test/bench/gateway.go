@@ -282,37 +282,43 @@ func (b *bench) list(ctx context.Context, w ways, _ options) error {
 
 // rates measures how often clients get a path each way, in turns.
 func rates(ctx context.Context, w ways, clients int, path string, bar float64) error {
-	counts := map[*way]*atomic.Int64{}
-	for _, way := range w.each() {
-		counts[way] = &atomic.Int64{}
-	}
+	counts := map[*way]int64{}
 	for range turns {
 		for _, i := range rand.Perm(3) {
 			way := w.each()[i]
-			until := time.Now().Add(slice)
-			group, ctx := errgroup.WithContext(ctx)
-			for range clients {
-				group.Go(func() error {
-					for time.Now().Before(until) {
-						if err := way.get(ctx, path); err != nil {
-							return err
-						}
-						counts[way].Add(1)
-					}
-					return nil
-				})
-			}
-			if err := group.Wait(); err != nil {
+			n, err := way.load(ctx, clients, path)
+			if err != nil {
 				return err
 			}
+			counts[way] += n
 		}
 	}
-	rate := func(way *way) float64 { return float64(counts[way].Load()) / (turns * slice.Seconds()) }
+	rate := func(way *way) float64 { return float64(counts[way]) / (turns * slice.Seconds()) }
 	for _, way := range w.each() {
 		say("  %-16s %.0f/s", way.name, rate(way))
 	}
 	say("  gateway / direct  %.2f (bar: %.1f)", rate(w.gateway)/rate(w.direct), bar)
 	return nil
+}
+
+// load has clients get a path for one slice of time, and returns how often they did.
+func (w *way) load(ctx context.Context, clients int, path string) (int64, error) {
+	var n atomic.Int64
+	until := time.Now().Add(slice)
+	group, ctx := errgroup.WithContext(ctx)
+	for range clients {
+		group.Go(func() error {
+			for time.Now().Before(until) {
+				if err := w.get(ctx, path); err != nil {
+					return err
+				}
+				n.Add(1)
+			}
+			return nil
+		})
+	}
+	err := group.Wait()
+	return n.Load(), err
 }
 
 // carry measures a shell that prints a lot.
