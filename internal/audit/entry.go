@@ -11,22 +11,34 @@ import (
 // Source is the word by which admins find what support did.
 const Source = "Support"
 
+// SourceLog is the word for what was done with the log itself: its keys, what was removed, and who read it.
+const SourceLog = "AuditLog"
+
 // LabelSource is under which name an entry carries it.
 const LabelSource = "supportaccess.dev/source"
 
 // Entry is one thing that happened, written so that whoever reads an event of audit.k8s.io/v1 can read it: the fields of
 // the same name mean the same.
 type Entry struct {
+	// Type is what an entry is about, empty for a request of an engineer. Whoever verifies a log looks for it in the place
+	// where it stands: before all that somebody else could have written.
+	Type Type `json:"type,omitempty"`
+
 	auditv1.Event `json:",inline"`
 
 	// Seq numbers the entries of one log without a gap, from 1. The log gives it, and writes it first in the line.
 	Seq int64 `json:"seq,omitempty"`
-	// Labels say that support did it.
+	// PrevHash is the hash of the line before this one, SHA-256 over a zero byte and the line, in base64. The log gives it,
+	// and writes it after the number. A log that is just a file has none.
+	PrevHash string `json:"prevHash,omitempty"`
+	// Labels say who it was: support, or whoever keeps and reads the log.
 	Labels map[string]string `json:"labels"`
-	// Grant is the grant under which it happened.
-	Grant Grant `json:"grant"`
+	// Section is what it was about in an admin's words.
+	Section Section `json:"section,omitempty"`
+	// Grant is the grant under which it happened. An entry about the log itself has none.
+	Grant Grant `json:"grant,omitzero"`
 	// Engineer is who did it: a person of the vendor.
-	Engineer string `json:"engineer"`
+	Engineer string `json:"engineer,omitempty"`
 	// Case is the support case, empty if there is none.
 	Case string `json:"case,omitempty"`
 	// Replica is the gateway's pod.
@@ -40,6 +52,32 @@ type Entry struct {
 	BytesOut int64 `json:"bytesOut,omitempty"`
 	// DurationMillis is from when the request came until its answer ended, in milliseconds.
 	DurationMillis float64 `json:"durationMillis,omitempty"`
+	// Keys are the public keys by which the log's checkpoints are checked from here on. With type Keys.
+	Keys []string `json:"keys,omitempty"`
+	// Cut says which entries were removed because they were old. With type Cut.
+	Cut *Cut `json:"cut,omitempty"`
+}
+
+// Type is what an entry is about.
+type Type string
+
+const (
+	// TypeRequest is a request of an engineer.
+	TypeRequest Type = ""
+	// TypeKeys is that the log is signed by other keys from here on. It is also the first entry of a log.
+	TypeKeys Type = "Keys"
+	// TypeCut is that old entries were removed.
+	TypeCut Type = "Cut"
+	// TypeRead is that somebody read the log.
+	TypeRead Type = "Read"
+)
+
+// Cut says which entries were removed because they were old.
+type Cut struct {
+	// Through is the number of the last one.
+	Through int64 `json:"through"`
+	// Root is the hash over all entries up to it, in base64.
+	Root string `json:"root"`
 }
 
 // Grant identifies a grant.

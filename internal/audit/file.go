@@ -2,7 +2,6 @@ package audit
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,19 +9,14 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"sync"
 	"syscall"
 )
 
 // File is a log of JSON lines. Entries that come together are made durable together: one write and one fsync for all that
 // wait.
 type File struct {
-	file   file
-	offers chan *offer
-	done   chan struct{}
-
-	mu     sync.RWMutex
-	closed bool
+	*queue
+	file file
 }
 
 // file is what a log needs of a file.
@@ -33,24 +27,6 @@ type file interface {
 	Truncate(size int64) error
 	Seek(offset int64, whence int) (int64, error)
 }
-
-// offer is an entry that waits to become durable.
-type offer struct {
-	// body is the entry in JSON, without its number.
-	body []byte
-	// told gets the outcome. It has room for it, so that nobody waits for who has gone.
-	told chan error
-}
-
-const (
-	// waiting is how many entries may wait. Whoever comes after them waits to wait.
-	waiting = 1024
-	// batch is how many entries are made durable at once.
-	batch = 256
-)
-
-// errClosed is the answer of a log that was closed.
-var errClosed = errors.New("the audit log is closed")
 
 // OpenFile opens a log, and goes on where it ends. Half a line, which a crash may have left, is cut off: its entry was
 // never acknowledged. A log has one writer: it is an error while another has it open. An empty path or a hyphen means
@@ -115,53 +91,16 @@ func (s stdout) Truncate(int64) error {
 }
 
 func start(f file, seq, end int64) *File {
-	l := &File{file: f, offers: make(chan *offer, waiting), done: make(chan struct{})}
+	l := &File{file: f, queue: newQueue()}
 	go l.commit(seq, end)
 	return l
 }
 
-// Append returns when the entry is durable. The entry is the caller's again as soon as it returns.
-func (l *File) Append(ctx context.Context, e *Entry) error {
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("wait for the audit log: %w", err)
-	}
-	body, err := encode(e)
-	if err != nil {
-		return err
-	}
-	made := &offer{body: body, told: make(chan error, 1)}
-	l.mu.RLock()
-	if l.closed {
-		l.mu.RUnlock()
-		return errClosed
-	}
-	select {
-	case l.offers <- made:
-		l.mu.RUnlock()
-	case <-ctx.Done():
-		l.mu.RUnlock()
-		return fmt.Errorf("wait for the audit log: %w", ctx.Err())
-	}
-	select {
-	case err := <-made.told:
-		return err
-	case <-ctx.Done():
-		// It may become durable yet. That something is on record which was not done does no harm.
-		return fmt.Errorf("wait for the audit log: %w", ctx.Err())
-	}
-}
-
 // Close makes durable what waits, and closes the file.
 func (l *File) Close() error {
-	l.mu.Lock()
-	if l.closed {
-		l.mu.Unlock()
+	if !l.shut() {
 		return nil
 	}
-	l.closed = true
-	close(l.offers)
-	l.mu.Unlock()
-	<-l.done
 	return l.file.Close()
 }
 
@@ -186,38 +125,6 @@ func (l *File) commit(seq, end int64) {
 			o.told <- broken
 		}
 	}
-}
-
-// gather takes all that waits, up to a batch.
-func (l *File) gather(first *offer) []*offer {
-	group := []*offer{first}
-	for len(group) < batch {
-		select {
-		case next, open := <-l.offers:
-			if !open {
-				return group
-			}
-			group = append(group, next)
-		default:
-			return group
-		}
-	}
-	return group
-}
-
-// encode returns an entry in JSON, without its number. It is done by who appends, so that an entry that cannot be written
-// harms no other, and the one who commits has only to copy.
-func encode(e *Entry) ([]byte, error) {
-	unnumbered := *e
-	unnumbered.Seq = 0
-	body, err := json.Marshal(&unnumbered)
-	if err != nil {
-		return nil, fmt.Errorf("write an audit entry: %w", err)
-	}
-	if len(body) > MaxLine {
-		return nil, fmt.Errorf("write an audit entry: it has %d bytes, which is more than %d", len(body), MaxLine)
-	}
-	return body, nil
 }
 
 // opening is how each line of a log begins.

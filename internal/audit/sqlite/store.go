@@ -1,0 +1,443 @@
+// Package sqlite keeps an audit log in one file, for one gateway. It knows rows, and nothing of what they prove.
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	_ "embed"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/mod/sumdb/tlog"
+	_ "modernc.org/sqlite" // The driver.
+
+	"supportaccess.dev/operator/internal/audit"
+	"supportaccess.dev/operator/internal/audit/chain"
+)
+
+//go:embed schema.sql
+var schema string
+
+const (
+	// application marks a file as an audit log of ours: "sala".
+	application = 0x73616c61
+	// version is that of the schema.
+	version = 1
+)
+
+// Store is an audit log in a file.
+type Store struct {
+	writer *sql.DB
+	reader *sql.DB
+	insert statements
+	lock   *os.File
+}
+
+// statements are prepared once.
+type statements struct {
+	entry, facet, milestone, standing *sql.Stmt
+}
+
+// Open opens the log in a file, for one writer, and makes the file if there is none.
+func Open(ctx context.Context, path string) (*Store, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("make the folder of the audit log: %w", err)
+	}
+	lock, err := claim(path + ".lock")
+	if err != nil {
+		return nil, fmt.Errorf("open the audit log %s: %w", path, err)
+	}
+	s := &Store{lock: lock}
+	if err := s.open(ctx, path); err != nil {
+		return nil, errors.Join(fmt.Errorf("open the audit log %s: %w", path, err), s.Close())
+	}
+	return s, nil
+}
+
+// claim takes what only one process can have. Where it lies nothing else is locked, so that SQLite's own locks are left
+// alone.
+func claim(path string) (*os.File, error) {
+	lock, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // The path is the operator's own flag.
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock it, which another process may have done: %w", err), lock.Close())
+	}
+	return lock, nil
+}
+
+// Pragmas of who writes: what COMMIT returns from is on the disk.
+var durable = []string{
+	"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "recursive_triggers(ON)", "trusted_schema(OFF)",
+	"wal_autocheckpoint(2000)", "cache_size(-16000)",
+}
+
+func (s *Store) open(ctx context.Context, path string) error {
+	// Others of the machine have no business with it, and SQLite gives its other files the mode of this one.
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // The path is the operator's own flag.
+	if err != nil {
+		return err
+	}
+	if err := file.Close(); err != nil {
+		return err
+	}
+	if s.writer, err = sql.Open("sqlite", source(path, append(durable, "txlock"))); err != nil {
+		return err
+	}
+	s.writer.SetMaxOpenConns(1)
+	if err := migrate(ctx, s.writer); err != nil {
+		return err
+	}
+	if s.reader, err = openReader(path); err != nil {
+		return err
+	}
+	if err := s.prepare(ctx); err != nil {
+		return err
+	}
+	stub, err := s.Stub(ctx)
+	if err != nil || stub == nil {
+		return err
+	}
+	return s.sweep(ctx, stub.Through)
+}
+
+// OpenReader opens the log in a file to read it, while another process may write.
+func OpenReader(ctx context.Context, path string) (*Store, error) {
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("open the audit log: %w", err)
+	}
+	reader, err := openReader(path)
+	if err != nil {
+		return nil, fmt.Errorf("open the audit log %s: %w", path, err)
+	}
+	s := &Store{reader: reader}
+	if known, err := isOurs(ctx, reader); err != nil || !known {
+		return nil, errors.Join(fmt.Errorf("open the audit log %s: it is none", path), err, s.Close())
+	}
+	return s, nil
+}
+
+func openReader(path string) (*sql.DB, error) {
+	reader, err := sql.Open("sqlite", source(path, []string{"busy_timeout(10000)", "query_only(ON)", "trusted_schema(OFF)", "cache_size(-16000)"}))
+	if err != nil {
+		return nil, err
+	}
+	reader.SetMaxOpenConns(readers)
+	return reader, nil
+}
+
+// readers is how many read at once.
+const readers = 4
+
+// source returns how the driver is told of a file.
+func source(path string, pragmas []string) string {
+	query := url.Values{}
+	for _, p := range pragmas {
+		if p == "txlock" {
+			query.Set("_txlock", "immediate")
+			continue
+		}
+		query.Add("_pragma", p)
+	}
+	return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: query.Encode()}).String()
+}
+
+// migrate makes the tables in a file that is empty, and refuses one that is something else.
+func migrate(ctx context.Context, db *sql.DB) error {
+	var tables int
+	if err := db.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema").Scan(&tables); err != nil {
+		return fmt.Errorf("read it: %w", err)
+	}
+	if tables > 0 {
+		known, err := isOurs(ctx, db)
+		if err == nil && !known {
+			err = errors.New("it is something else")
+		}
+		return err
+	}
+	return within(ctx, db, func(tx *sql.Tx) error {
+		marks := fmt.Sprintf("PRAGMA application_id = %d; PRAGMA user_version = %d;", application, version)
+		_, err := tx.ExecContext(ctx, schema+marks)
+		return err
+	})
+}
+
+// isOurs says whether a file is an audit log. One that a later version made is an error.
+func isOurs(ctx context.Context, db *sql.DB) (bool, error) {
+	var mark, made int
+	if err := db.QueryRowContext(ctx, "PRAGMA application_id").Scan(&mark); err != nil {
+		return false, err
+	}
+	if err := db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&made); err != nil {
+		return false, err
+	}
+	if mark == application && made > version {
+		return false, fmt.Errorf("a later version has written it: its tables are of version %d, known is %d", made, version)
+	}
+	return mark == application, nil
+}
+
+func (s *Store) prepare(ctx context.Context) error {
+	for text, into := range map[string]**sql.Stmt{
+		"INSERT INTO entries (seq, line, hashes) VALUES (?, ?, ?)": &s.insert.entry,
+		`INSERT INTO facets (seq, time, type, source, grant_uid, grant_namespace, grant_name, engineer, case_id, namespace, verb,
+			resource, section, outcome, text) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`: &s.insert.facet,
+		"INSERT INTO checkpoints (size, checkpoint) VALUES (?, ?)": &s.insert.milestone,
+		`INSERT INTO standing (id, size, last, edge, checkpoint, keys) VALUES (1, ?, ?, ?, ?, ?)
+			ON CONFLICT (id) DO UPDATE SET size = excluded.size, last = excluded.last, edge = excluded.edge,
+				checkpoint = excluded.checkpoint, keys = excluded.keys`: &s.insert.standing,
+	} {
+		made, err := s.writer.PrepareContext(ctx, text)
+		if err != nil {
+			return err
+		}
+		*into = made
+	}
+	return nil
+}
+
+// Close closes the file.
+func (s *Store) Close() error {
+	var all []error
+	for _, db := range []*sql.DB{s.reader, s.writer} {
+		if db != nil {
+			all = append(all, db.Close())
+		}
+	}
+	if s.lock != nil {
+		all = append(all, s.lock.Close())
+	}
+	return errors.Join(all...)
+}
+
+// within does something in one transaction.
+func within(ctx context.Context, db *sql.DB, do func(*sql.Tx) error) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if err := do(tx); err != nil {
+		return errors.Join(err, tx.Rollback())
+	}
+	if err := tx.Commit(); err != nil {
+		// SQLite may leave the transaction open, on the only connection, and then there would be no next one.
+		_, _ = db.ExecContext(ctx, "ROLLBACK")
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+// Commit makes rows durable together with how the log stands after them.
+func (s *Store) Commit(ctx context.Context, rows []audit.Row, after audit.Standing) error {
+	return within(ctx, s.writer, func(tx *sql.Tx) error {
+		entry, facet := tx.StmtContext(ctx, s.insert.entry), tx.StmtContext(ctx, s.insert.facet)
+		for _, r := range rows {
+			if _, err := entry.ExecContext(ctx, r.Seq, r.Line, chain.Join(r.Hashes)); err != nil {
+				return fmt.Errorf("insert entry %d: %w", r.Seq, err)
+			}
+			f := &r.Facets
+			if _, err := facet.ExecContext(ctx, r.Seq, f.Time.UnixMicro(), string(f.Type), f.Source, f.Grant.UID, f.Grant.Namespace, f.Grant.Name,
+				f.Engineer, f.Case, f.Namespace, f.Verb, f.Resource, string(f.Section), string(f.Outcome), f.Text); err != nil {
+				return fmt.Errorf("insert what entry %d is found by: %w", r.Seq, err)
+			}
+		}
+		if after.Milestone {
+			if _, err := tx.StmtContext(ctx, s.insert.milestone).ExecContext(ctx, after.Size, after.Checkpoint); err != nil {
+				return fmt.Errorf("insert the checkpoint of %d: %w", after.Size, err)
+			}
+		}
+		_, err := tx.StmtContext(ctx, s.insert.standing).ExecContext(ctx, after.Size, after.Last[:], chain.Join(after.Edge), after.Checkpoint,
+			strings.Join(after.Keys, "\n"))
+		if err != nil {
+			return fmt.Errorf("update how the log stands: %w", err)
+		}
+		return nil
+	})
+}
+
+// Load returns how the log stands.
+func (s *Store) Load(ctx context.Context) (*audit.Standing, error) {
+	return loadFrom(ctx, s.reader)
+}
+
+// querier is a database or a transaction.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+func loadFrom(ctx context.Context, db querier) (*audit.Standing, error) {
+	var standing audit.Standing
+	var last, edge []byte
+	var keys string
+	err := db.QueryRowContext(ctx, "SELECT size, last, edge, checkpoint, keys FROM standing").
+		Scan(&standing.Size, &last, &edge, &standing.Checkpoint, &keys)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil //nolint:nilnil // A log that was never written stands nowhere.
+	}
+	if err != nil {
+		return nil, fmt.Errorf("select how the log stands: %w", err)
+	}
+	standing.Keys = strings.Split(keys, "\n")
+	if standing.Last, standing.Edge, err = hashesOf(last, edge); err != nil {
+		return nil, fmt.Errorf("read how the log stands: %w", err)
+	}
+	return &standing, nil
+}
+
+func hashesOf(one, many []byte) (tlog.Hash, []tlog.Hash, error) {
+	single, err := chain.Split(one)
+	if err != nil {
+		return tlog.Hash{}, nil, err
+	}
+	if len(single) != 1 {
+		return tlog.Hash{}, nil, fmt.Errorf("there are %d hashes in the place of one", len(single))
+	}
+	several, err := chain.Split(many)
+	return single[0], several, err
+}
+
+// Stub returns what entries that were removed have left, nil if none were.
+func (s *Store) Stub(ctx context.Context) (*audit.Stub, error) {
+	return stubFrom(ctx, s.reader)
+}
+
+func stubFrom(ctx context.Context, db querier) (*audit.Stub, error) {
+	var stub audit.Stub
+	var last, edge []byte
+	err := db.QueryRowContext(ctx, "SELECT through, last, edge, checkpoint FROM stub").Scan(&stub.Through, &last, &edge, &stub.Checkpoint)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil //nolint:nilnil // A log of which nothing was removed has no stub.
+	}
+	if err != nil {
+		return nil, fmt.Errorf("select the stub: %w", err)
+	}
+	if stub.Last, stub.Edge, err = hashesOf(last, edge); err != nil {
+		return nil, fmt.Errorf("read the stub: %w", err)
+	}
+	return &stub, nil
+}
+
+// Before returns the number of the last entry before which all are older than an instant.
+func (s *Store) Before(ctx context.Context, instant time.Time) (int64, error) {
+	var first, younger sql.NullInt64
+	err := s.reader.QueryRowContext(ctx, `SELECT (SELECT min(seq) FROM facets), (SELECT seq FROM facets WHERE +time >= ? ORDER BY seq LIMIT 1)`,
+		instant.UnixMicro()).Scan(&first, &younger)
+	if err != nil {
+		return 0, fmt.Errorf("select the first entry since %s: %w", instant, err)
+	}
+	switch {
+	case !first.Valid || younger.Int64 == first.Int64:
+		return 0, nil
+	case younger.Valid:
+		return younger.Int64 - 1, nil
+	}
+	standing, err := s.Load(ctx)
+	if err != nil || standing == nil {
+		return 0, err
+	}
+	return standing.Size, nil
+}
+
+// removal is how many entries are removed at once, so that who appends waits little.
+const removal = 1000
+
+// Cut makes durable where the log begins from now on, and then removes what is before that.
+func (s *Store) Cut(ctx context.Context, stub audit.Stub) error {
+	_, err := s.writer.ExecContext(ctx, `INSERT INTO stub (id, through, last, edge, checkpoint) VALUES (1, ?, ?, ?, ?)
+		ON CONFLICT (id) DO UPDATE SET through = excluded.through, last = excluded.last, edge = excluded.edge, checkpoint = excluded.checkpoint`,
+		stub.Through, stub.Last[:], chain.Join(stub.Edge), stub.Checkpoint)
+	if err != nil {
+		return fmt.Errorf("update the stub: %w", err)
+	}
+	return s.sweep(ctx, stub.Through)
+}
+
+// sweep removes what is before the log's beginning. A crash may leave some of it, which nobody reads.
+func (s *Store) sweep(ctx context.Context, through int64) error {
+	for {
+		removed := int64(0)
+		err := within(ctx, s.writer, func(tx *sql.Tx) error {
+			for _, table := range []string{"entries", "facets"} {
+				done, err := tx.ExecContext(ctx, "DELETE FROM "+table+" WHERE seq IN (SELECT seq FROM "+table+" WHERE seq <= ? ORDER BY seq LIMIT ?)", through, removal)
+				if err != nil {
+					return err
+				}
+				if removed, err = done.RowsAffected(); err != nil {
+					return err
+				}
+			}
+			_, err := tx.ExecContext(ctx, "DELETE FROM checkpoints WHERE size <= ?", through)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("delete entries up to %d: %w", through, err)
+		}
+		if removed < removal {
+			return nil
+		}
+	}
+}
+
+// ReadHashes reads hashes of the tree. Of entries that were removed there are those that others need.
+func (s *Store) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
+	ctx := context.Background()
+	stub, err := s.Stub(ctx)
+	if err != nil {
+		return nil, err
+	}
+	left := map[int64]tlog.Hash{}
+	if stub != nil {
+		if left, err = leftBy(stub); err != nil {
+			return nil, err
+		}
+	}
+	found := make([]tlog.Hash, len(indexes))
+	for i, index := range indexes {
+		if hash, ok := left[index]; ok {
+			found[i] = hash
+			continue
+		}
+		if found[i], err = s.readHash(ctx, index); err != nil {
+			return nil, fmt.Errorf("read hash %d of the tree: %w", index, err)
+		}
+	}
+	return found, nil
+}
+
+func leftBy(stub *audit.Stub) (map[int64]tlog.Hash, error) {
+	left := map[int64]tlog.Hash{}
+	at := 0
+	_, err := chain.EdgeAt(stub.Through, tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
+		if len(indexes) != len(stub.Edge) {
+			return nil, errors.New("the stub has another edge than its size")
+		}
+		for _, index := range indexes {
+			left[index] = stub.Edge[at]
+			at++
+		}
+		return stub.Edge, nil
+	}))
+	return left, err
+}
+
+func (s *Store) readHash(ctx context.Context, index int64) (tlog.Hash, error) {
+	seq, level := chain.Stored(index)
+	var hash tlog.Hash
+	var stored []byte
+	err := s.reader.QueryRowContext(ctx, "SELECT substr(hashes, ?, ?) FROM entries WHERE seq = ?", level*tlog.HashSize+1, tlog.HashSize, seq).Scan(&stored)
+	if err != nil {
+		return hash, err
+	}
+	if copy(hash[:], stored) != tlog.HashSize {
+		return hash, fmt.Errorf("entry %d has no hash of level %d", seq, level)
+	}
+	return hash, nil
+}
