@@ -74,6 +74,20 @@ const (
 	ScopeCluster ScopeKind = "Cluster"
 )
 
+// PublicKeys says of whom a grant must give a public key.
+//
+// +kubebuilder:validation:Enum=ElevatedRoles;Always;Never
+type PublicKeys string
+
+const (
+	// PublicKeysElevatedRoles demands a public key of every engineer of a grant with an elevated role.
+	PublicKeysElevatedRoles PublicKeys = "ElevatedRoles"
+	// PublicKeysAlways demands one of every engineer.
+	PublicKeysAlways PublicKeys = "Always"
+	// PublicKeysNever demands none.
+	PublicKeysNever PublicKeys = "Never"
+)
+
 // SupportAccessPolicySpec is what grants may be.
 //
 // +kubebuilder:validation:XValidation:rule="!self.maxDuration.matches('^([0-9]+[hms])+$') || !has(self.durations) || self.durations.all(d, !d.matches('^([0-9]+[hms])+$') || duration(d) <= duration(self.maxDuration))",message="spec.durations: each must be at most spec.maxDuration"
@@ -149,6 +163,14 @@ type SupportAccessPolicySpec struct {
 	// +kubebuilder:validation:MaxLength=256
 	// +kubebuilder:validation:XValidation:rule="''.matches(self) in [true, false]",message="must be a regular expression (RE2)"
 	EngineerPattern string `json:"engineerPattern,omitempty"`
+
+	// requirePublicKey is ElevatedRoles, Always or Never: of whom a grant must give a publicKey, so that the credential lies
+	// nowhere in plaintext and its holder alone can use it. The default is ElevatedRoles: of every engineer of a grant that
+	// names an elevated role.
+	//
+	// +optional
+	// +kubebuilder:default:=ElevatedRoles
+	RequirePublicKey PublicKeys `json:"requirePublicKey,omitempty"`
 
 	// serviceAccountGrants is ExpirationTimeOnly, Allow or Deny. The default is ExpirationTimeOnly.
 	//
@@ -234,7 +256,8 @@ type OfferedRole struct {
 	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9]([A-Za-z0-9.:_-]*[A-Za-z0-9])?$`
 	Name string `json:"name"`
 
-	// elevated true means that the role reaches content or changes things, and is given for a case only.
+	// elevated true means that the role reaches content or changes things, and is given for a case only, and to
+	// engineers with a public key, unless requirePublicKey says otherwise.
 	//
 	// +optional
 	Elevated bool `json:"elevated,omitempty"`

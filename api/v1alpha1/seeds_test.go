@@ -132,6 +132,7 @@ spec:
   transports: [Gateway, Direct]
   casePattern: '^CASE-[0-9]+$'
   engineerPattern: '@vendor\.example$'
+  requirePublicKey: Always
   serviceAccountGrants: ExpirationTimeOnly
   protectedNamespaces: [kube-system]
   credentialReaders:

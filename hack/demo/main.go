@@ -121,6 +121,8 @@ func values(ip string) map[string]any {
 		"offeredRoles": []any{"support-access-configuration", "support-access-diagnostics", "support-access-content"},
 		"defaultPolicy": map[string]any{"spec": map[string]any{
 			"transports": []any{"Gateway"},
+			// The demo hands its credentials over in Secrets, content included.
+			"requirePublicKey": "Never",
 			"roles": []any{
 				map[string]any{"name": "support-access-configuration"}, map[string]any{"name": "support-access-diagnostics"},
 				map[string]any{"name": "support-access-content", "elevated": true, "maxDuration": "24h"},

@@ -74,6 +74,9 @@ func stored(policy *v1alpha1.SupportAccessPolicy) *v1alpha1.SupportAccessPolicy 
 	if len(policy.Spec.Scopes) == 0 {
 		policy.Spec.Scopes = []v1alpha1.ScopeKind{v1alpha1.ScopeNamespaces}
 	}
+	if policy.Spec.RequirePublicKey == "" {
+		policy.Spec.RequirePublicKey = v1alpha1.PublicKeysElevatedRoles
+	}
 	if policy.Spec.ServiceAccountGrants == "" {
 		policy.Spec.ServiceAccountGrants = v1alpha1.ServiceAccountGrantsExpirationTimeOnly
 	}

@@ -18,7 +18,8 @@ type limit func(askedCase, *v1alpha1.SupportAccessPolicy) field.ErrorList
 // limits are judged when a grant opens.
 var limits = []limit{
 	newGrants, protectedHome, protectedScope, offeredScope, offeredRoles, offeredTransport, pipelines,
-	longest, longestOfRole, menu, startDelay, elevatedCase, casePattern, engineerPattern, neverAllow,
+	longest, longestOfRole, menu, startDelay, elevatedCase, casePattern, engineerPattern, publicKeys,
+	neverAllow,
 }
 
 // standing are judged again while a grant is open.
@@ -143,20 +144,23 @@ func startDelay(c askedCase, p *v1alpha1.SupportAccessPolicy) field.ErrorList {
 }
 
 func elevatedCase(c askedCase, p *v1alpha1.SupportAccessPolicy) field.ErrorList {
-	if c.spec.Case != nil {
+	elevated := c.elevatedIn(p)
+	if c.spec.Case != nil || len(elevated) == 0 {
 		return nil
 	}
+	return field.ErrorList{field.Forbidden(specPath.Child("case"), "is missing: "+list(elevated)+" is elevated in "+named(p)+
+		" and given for a case only: add spec.case.id")}
+}
+
+// elevatedIn returns the grant's roles that a policy calls elevated.
+func (c askedCase) elevatedIn(p *v1alpha1.SupportAccessPolicy) []string {
 	var elevated []string
 	for _, r := range p.Spec.Roles {
 		if r.Elevated && slices.Contains(c.roleNames(), r.Name) {
 			elevated = append(elevated, r.Name)
 		}
 	}
-	if len(elevated) == 0 {
-		return nil
-	}
-	return field.ErrorList{field.Forbidden(specPath.Child("case"), "is missing: "+list(elevated)+" is elevated in "+named(p)+
-		" and given for a case only: add spec.case.id")}
+	return elevated
 }
 
 func casePattern(c askedCase, p *v1alpha1.SupportAccessPolicy) field.ErrorList {
@@ -182,6 +186,29 @@ func engineerPattern(c askedCase, p *v1alpha1.SupportAccessPolicy) field.ErrorLi
 		people = append(people, e.Name)
 	}
 	return forbid(specPath.Child("engineers"), mismatches(pattern, people), " does not match "+pattern+", the engineerPattern of "+named(p))
+}
+
+// publicKeys refuses engineers to whom a credential could only be handed over in plaintext.
+func publicKeys(c askedCase, p *v1alpha1.SupportAccessPolicy) field.ErrorList {
+	var keyless []string
+	for _, e := range c.spec.Engineers {
+		if e.PublicKey == "" {
+			keyless = append(keyless, e.Name)
+		}
+	}
+	elevated, rule := c.elevatedIn(p), p.Spec.RequirePublicKey
+	if rule == "" {
+		rule = v1alpha1.PublicKeysElevatedRoles
+	}
+	if len(keyless) == 0 || rule == v1alpha1.PublicKeysNever || rule == v1alpha1.PublicKeysElevatedRoles && len(elevated) == 0 {
+		return nil
+	}
+	why := "it is demanded by "
+	if rule == v1alpha1.PublicKeysElevatedRoles {
+		why = list(elevated) + " is elevated in "
+	}
+	return field.ErrorList{field.Forbidden(specPath.Child("engineers[]", "publicKey"), "is missing for "+list(keyless)+": "+why+named(p)+
+		" (requirePublicKey: "+string(rule)+"): give an age recipient or an ssh-ed25519 public key of each")}
 }
 
 func neverAllow(c askedCase, p *v1alpha1.SupportAccessPolicy) field.ErrorList {

@@ -54,8 +54,12 @@ func inputOf(c asked) Input {
 func openings() map[string]asked {
 	epoch := gen.Epoch
 	elevated := gen.Offering(v1alpha1.OfferedRole{Name: gen.Content, Elevated: true, MaxDuration: "4h"})
+	keyed := gen.WithPublicKey(gen.Engineer, "age1qqq")
 	offered := gen.Configuration + ", " + gen.Diagnostics
 	spec := gen.WithSpec
+	keys := func(rule v1alpha1.PublicKeys) func(*v1alpha1.SupportAccessPolicy) {
+		return spec(func(s *v1alpha1.SupportAccessPolicySpec) { s.RequirePublicKey = rule })
+	}
 	return map[string]asked{
 		"the usual grant": {},
 		"while new grants are suspended": {
@@ -120,22 +124,45 @@ func openings() map[string]asked {
 			want:  []string{"spec.roles: view, edit is not offered: policy default offers " + offered},
 		},
 		"an elevated role for its time": {
-			grant: grantMods{gen.WithRoles(gen.Content), gen.WithDuration("4h")}, policy: policyMods{elevated, gen.AnyDuration("168h")},
+			grant: grantMods{gen.WithRoles(gen.Content), keyed, gen.WithDuration("4h")}, policy: policyMods{elevated, gen.AnyDuration("168h")},
 		},
 		"an elevated role for a second longer": {
-			grant: grantMods{gen.WithRoles(gen.Content), gen.WithDuration("4h1s")}, policy: policyMods{elevated, gen.AnyDuration("168h")},
+			grant: grantMods{gen.WithRoles(gen.Content), keyed, gen.WithDuration("4h1s")}, policy: policyMods{elevated, gen.AnyDuration("168h")},
 			want: []string{"spec.duration: 4h1s exceeds 4h, the limit of role support-access-content in policy default"},
 		},
 		"an elevated role until too late": {
-			grant: grantMods{gen.WithRoles(gen.Content), gen.WithExpiration(epoch.Add(5 * time.Hour))}, policy: policyMods{elevated},
+			grant: grantMods{gen.WithRoles(gen.Content), keyed, gen.WithExpiration(epoch.Add(5 * time.Hour))}, policy: policyMods{elevated},
 			want: []string{"spec.expirationTime: 2026-12-01T14:00:00Z exceeds 4h, the limit of role support-access-content in policy default: give at most 2026-12-01T13:00:00Z"},
 		},
 		"the limit of a role that it does not name": {policy: policyMods{elevated}},
 		"an elevated role without a case": {
-			grant:  grantMods{gen.WithRoles(gen.Content), gen.WithDuration("4h"), gen.WithCase("")},
+			grant:  grantMods{gen.WithRoles(gen.Content), keyed, gen.WithDuration("4h"), gen.WithCase("")},
 			policy: policyMods{elevated, gen.AnyDuration("168h"), spec(func(s *v1alpha1.SupportAccessPolicySpec) { s.CasePattern = "" })},
 			want:   []string{"spec.case: is missing: support-access-content is elevated in policy default and given for a case only: add spec.case.id"},
 		},
+		"an elevated role for somebody without a key": {
+			grant:  grantMods{gen.WithRoles(gen.Configuration, gen.Content), gen.WithDuration("4h")},
+			policy: policyMods{elevated, gen.AnyDuration("168h")},
+			want: []string{"spec.engineers[].publicKey: is missing for " + gen.Engineer + ": support-access-content is elevated in policy default " +
+				"(requirePublicKey: ElevatedRoles): give an age recipient or an ssh-ed25519 public key of each"},
+		},
+		"an elevated role for two, of whom one has a key": {
+			grant: grantMods{gen.WithRoles(gen.Content), gen.WithDuration("4h"), gen.WithEngineers(gen.Engineer, "ben@vendor.example"), keyed},
+			// A policy that was stored before there was this rule says nothing of it.
+			policy: policyMods{elevated, gen.AnyDuration("168h"), keys("")},
+			want: []string{"spec.engineers[].publicKey: is missing for ben@vendor.example: support-access-content is elevated in policy default " +
+				"(requirePublicKey: ElevatedRoles): give an age recipient or an ssh-ed25519 public key of each"},
+		},
+		"an elevated role for somebody without a key, where none is demanded": {
+			grant:  grantMods{gen.WithRoles(gen.Content), gen.WithDuration("4h")},
+			policy: policyMods{elevated, gen.AnyDuration("168h"), keys(v1alpha1.PublicKeysNever)},
+		},
+		"plain roles for somebody without a key, where one is always demanded": {
+			policy: policyMods{keys(v1alpha1.PublicKeysAlways)},
+			want: []string{"spec.engineers[].publicKey: is missing for " + gen.Engineer + ": it is demanded by policy default " +
+				"(requirePublicKey: Always): give an age recipient or an ssh-ed25519 public key of each"},
+		},
+		"plain roles for somebody with a key, where one is always demanded": {grant: grantMods{keyed}, policy: policyMods{keys(v1alpha1.PublicKeysAlways)}},
 		"plain roles without a case, where none is required": {
 			grant: grantMods{gen.WithCase("")}, policy: policyMods{spec(func(s *v1alpha1.SupportAccessPolicySpec) { s.CasePattern = "" })},
 		},
@@ -205,7 +232,7 @@ func openings() map[string]asked {
 			grant: grantMods{gen.WithCluster()}, policy: policyMods{gen.OfferingScopes(v1alpha1.ScopeCluster)},
 		},
 		"the whole cluster, to a role that reads Secrets": {
-			grant:  grantMods{gen.WithCluster(), gen.WithRoles(gen.Content), gen.WithDuration("4h")},
+			grant:  grantMods{gen.WithCluster(), gen.WithRoles(gen.Content), keyed, gen.WithDuration("4h")},
 			policy: policyMods{elevated, gen.AnyDuration("168h"), gen.OfferingScopes(v1alpha1.ScopeCluster)},
 			want: []string{"spec.scope.cluster: true is not for support-access-content: it reaches Secrets, and those of support-access-credentials are other people's" +
 				" credentials: name namespaces"},

@@ -23,7 +23,7 @@ func TestWhoMayNotBindARoleMayNotGrantIt(t *testing.T) {
 			w.ana,
 		},
 		"another role": {
-			w.ana, grant(mail, "x", with(configuration, diagnostics, operate), because("any")),
+			w.ana, grant(mail, "x", with(configuration, diagnostics, operate), because("any"), keyed),
 			"spec.roles[2]: support-access-operate: ana lacks the verb bind on this ClusterRole in namespace mail", w.cara,
 		},
 		"another namespace's": {
@@ -76,15 +76,15 @@ func TestEachOfFourRolesIsAsked(t *testing.T) {
 			{APIGroups: []string{"supportaccess.dev"}, Resources: []string{"supportaccessgrants"}, Verbs: []string{"create"}},
 		}})
 		w.root.make(t, binding(mail, name, name, rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: name}))
-		g := grant(mail, "x", with(roles...), because("any"), lasting("4h"))
+		g := grant(mail, "x", with(roles...), because("any"), keyed, lasting("4h"))
 		err = until(t.Context(), "RBAC knows "+name, func() error { return notYetKnown(p.try(t, g)) })
 		if err != nil {
 			t.Fatal(err)
 		}
 		refused(t, p.try(t, g), "support-access-grant-bind", "spec.roles["+string(rune('0'+i))+"]: "+lacking+": "+name+" lacks the verb bind")
-		taken(t, p.try(t, grant(mail, "x", with(rules...), because("any"), lasting("4h"))))
+		taken(t, p.try(t, grant(mail, "x", with(rules...), because("any"), keyed, lasting("4h"))))
 	}
-	taken(t, w.cara.try(t, grant(mail, "x", with(roles...), because("any"), lasting("4h"))))
+	taken(t, w.cara.try(t, grant(mail, "x", with(roles...), because("any"), keyed, lasting("4h"))))
 }
 
 // notYetKnown is an error while RBAC itself refuses.

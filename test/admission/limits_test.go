@@ -57,6 +57,13 @@ func to(names ...string) func(*v1alpha1.SupportAccessGrant) {
 	}
 }
 
+// and adds an engineer without a key.
+func and(name string) func(*v1alpha1.SupportAccessGrant) {
+	return func(g *v1alpha1.SupportAccessGrant) {
+		g.Spec.Engineers = append(g.Spec.Engineers, v1alpha1.Engineer{Name: name})
+	}
+}
+
 // strict makes a grant that the policy strict takes.
 func strict(g *v1alpha1.SupportAccessGrant) {
 	with(configuration)(g)
@@ -122,18 +129,23 @@ func TestAPolicyLimitsGrants(t *testing.T) {
 			changes(strict),
 		},
 		"an elevated role without a case": {
-			w.cara, mail, changes(with(configuration, operate)),
+			w.cara, mail, changes(with(configuration, operate), keyed),
 			"spec.case: is missing: support-access-operate is elevated in policy default and given for a case only: add spec.case.id",
-			changes(with(configuration, operate), because("any")),
+			changes(with(configuration, operate), because("any"), keyed),
+		},
+		"an elevated role for engineers of whom one has no key": {
+			w.cara, mail, changes(with(operate), because("any"), to("ana@vendor.example"), keyed, and("bob@vendor.example")),
+			"spec.engineers[].publicKey: is missing for bob@vendor.example: support-access-operate is elevated in policy default (requirePublicKey: ElevatedRoles): give an age recipient or an ssh-ed25519 public key of each",
+			changes(with(operate), because("any"), to("ana@vendor.example", "bob@vendor.example"), keyed),
 		},
 		"a role with a limit of its own": {
-			w.cara, mail, changes(with(content), because("any"), lasting("5h")),
+			w.cara, mail, changes(with(content), because("any"), keyed, lasting("5h")),
 			"spec.duration: 5h exceeds 4h, the limit of role support-access-content in policy default",
-			changes(with(content), because("any"), lasting("4h")),
+			changes(with(content), because("any"), keyed, lasting("4h")),
 		},
 		"a role with a limit of its own, and an end": {
-			w.cara, mail, changes(with(content), because("any"), expiring("2099-01-01T00:00:00Z")), "spec.expirationTime: 2099-01-01T00:00:00Z exceeds ",
-			changes(with(content), because("any"), expiring(at(3*time.Hour))),
+			w.cara, mail, changes(with(content), because("any"), keyed, expiring("2099-01-01T00:00:00Z")), "spec.expirationTime: 2099-01-01T00:00:00Z exceeds ",
+			changes(with(content), because("any"), keyed, expiring(at(3*time.Hour))),
 		},
 		"a scope that is not offered": {
 			w.cara, mail, changes(everywhere), "spec.scope.cluster: true is not offered: policy default offers scopes Namespaces",
@@ -308,7 +320,9 @@ func TestTheLargestGrantUnderTheLargestPolicyIsJudgedWithinCELsBudget(t *testing
 			g.Spec.Roles = append(g.Spec.Roles, largest.Spec.Roles[28+i].Name)
 		}
 		for i := range 16 {
-			g.Spec.Engineers = append(g.Spec.Engineers, v1alpha1.Engineer{Name: fmt.Sprintf("%s%02d", strings.Repeat("e", 126), i)})
+			g.Spec.Engineers = append(g.Spec.Engineers, v1alpha1.Engineer{
+				Name: fmt.Sprintf("%s%02d", strings.Repeat("e", 126), i), PublicKey: "age1" + strings.Repeat("q", 2044),
+			})
 		}
 		for i := range 64 {
 			g.Spec.Scope.Namespaces = append(g.Spec.Scope.Namespaces, fmt.Sprintf("%s-%02d", strings.Repeat("n", 60), i))

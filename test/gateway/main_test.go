@@ -62,7 +62,7 @@ func values(ip string) map[string]any {
 	}
 	return world.GatewayValues(ip, map[string]any{
 		"offeredRoles":  []any{gen.Configuration, gen.Diagnostics, gen.Operate, gen.Content},
-		"defaultPolicy": map[string]any{"spec": map[string]any{"transports": []any{"Gateway"}, "roles": roles, "durations": nil}},
+		"defaultPolicy": map[string]any{"spec": map[string]any{"transports": []any{"Gateway"}, "roles": roles, "durations": nil, "requirePublicKey": "Never"}},
 		"log":           map[string]any{"level": "debug"},
 	})
 }

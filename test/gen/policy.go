@@ -21,6 +21,7 @@ func Policy(name string, mods ...func(*v1alpha1.SupportAccessPolicy)) *v1alpha1.
 			Transports:           []v1alpha1.Transport{v1alpha1.TransportDirect},
 			CasePattern:          `^CASE-[0-9]+$`,
 			EngineerPattern:      `@vendor\.example$`,
+			RequirePublicKey:     v1alpha1.PublicKeysElevatedRoles,
 			ServiceAccountGrants: v1alpha1.ServiceAccountGrantsExpirationTimeOnly,
 			ProtectedNamespaces:  []string{"kube-system", "kube-public", "kube-node-lease"},
 		},

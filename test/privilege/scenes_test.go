@@ -81,6 +81,7 @@ func (r *run) play(t *testing.T) {
 func policy(name string) *v1alpha1.SupportAccessPolicy {
 	p := gen.Policy(name, gen.AnyDuration("168h"), gen.OfferingScopes(v1alpha1.ScopeNamespaces, v1alpha1.ScopeCluster),
 		gen.OfferingTransports(v1alpha1.TransportDirect, v1alpha1.TransportGateway))
+	p.Spec.RequirePublicKey = v1alpha1.PublicKeysNever
 	for _, role := range []string{gen.Operate, gen.Content} {
 		gen.Offering(v1alpha1.OfferedRole{Name: role, Elevated: true})(p)
 	}

@@ -58,7 +58,7 @@ func install(w *world.World) error {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	roles, policy := []any{}, gen.Policy(policyName, gen.AnyDuration("168h"))
-	policy.UID, policy.Spec.Roles = "", nil
+	policy.UID, policy.Spec.Roles, policy.Spec.RequirePublicKey = "", nil, v1alpha1.PublicKeysNever
 	for role, plain := range shipped() {
 		roles = append(roles, role)
 		policy.Spec.Roles = append(policy.Spec.Roles, v1alpha1.OfferedRole{Name: role, Elevated: !plain})
