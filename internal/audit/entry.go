@@ -95,4 +95,6 @@ const MaxLine = 128 << 10
 type Log interface {
 	// Append returns when the entry is durable. After an error it is not on record, and what it tells of must not be done.
 	Append(ctx context.Context, e *Entry) error
+	// Trail is Append for what is over and holds nobody up: it may wait a moment for another entry to become durable with.
+	Trail(ctx context.Context, e *Entry) error
 }

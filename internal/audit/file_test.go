@@ -649,3 +649,30 @@ func (d *fakeDisk) syncs() int {
 	defer d.mu.Unlock()
 	return d.synced
 }
+
+func TestWhatIsOverBecomesDurableWithWhatSomebodyWaitsForOrALittleLater(t *testing.T) {
+	w := &writes{}
+	l := start(w, 0, 0)
+	t.Cleanup(func() { _ = l.Close() })
+	trailed := make(chan error, 1)
+	began := time.Now()
+	go func() { trailed <- l.Trail(t.Context(), entry("over")) }()
+	for len(l.offers) == 0 && len(trailed) == 0 && w.syncs.Load() == 0 && time.Since(began) < trailing/2 {
+		time.Sleep(time.Millisecond)
+	}
+	if err := l.Append(t.Context(), entry("asked")); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-trailed; err != nil {
+		t.Fatal(err)
+	}
+	if n := w.syncs.Load(); n != 1 {
+		t.Errorf("two entries took %d syncs", n)
+	}
+	if err := l.Trail(t.Context(), entry("alone")); err != nil {
+		t.Fatal(err)
+	}
+	if n := w.syncs.Load(); n != 2 {
+		t.Errorf("an entry that nobody follows is durable after %d syncs, want a second", n)
+	}
+}

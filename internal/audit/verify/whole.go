@@ -27,9 +27,9 @@ type verifier struct {
 
 	tree *chain.Tree
 	last tlog.Hash
-	// newest is the last of the log's own checkpoints, agreed the size of the last one that agreed, brought ones included.
+	// newest is the last of the log's own checkpoints that agreed, kept the size of the last one from elsewhere that did.
 	newest chain.Seal
-	agreed int64
+	kept   int64
 	// forked is the first checkpoint from elsewhere that does not agree.
 	forked *Fault
 	// cuts are the roots of what entries say was removed.
@@ -196,7 +196,7 @@ func (v *verifier) checkpoint(text string) error {
 	case seal.Tree != v.tree.Head():
 		return v.rewritten(size)
 	}
-	v.newest, v.agreed = seal, seal.Tree.N
+	v.newest = seal
 	v.report.Checkpoints++
 	if len(seal.Known) == 0 || len(v.named) == 0 {
 		return nil
@@ -222,13 +222,13 @@ func (v *verifier) short(size, signed int64) error {
 
 // rewritten says what is known where every entry names the one before it, and the hash over all is another.
 func (v *verifier) rewritten(size int64) error {
-	through := size
+	good, through := max(v.newest.Tree.N, v.kept), size
 	if v.forked != nil {
 		through = v.forked.Through
 	}
 	return &Fault{
-		Kind: Changed, Seq: v.agreed + 1, Through: through,
-		Message: fmt.Sprintf("one of the entries %d to %d is not as it was written, and those after it were made to fit", v.agreed+1, through),
+		Kind: Changed, Seq: good + 1, Through: through,
+		Message: fmt.Sprintf("one of the entries %d to %d is not as it was written, and those after it were made to fit", good+1, through),
 	}
 }
 
@@ -241,15 +241,15 @@ func (v *verifier) compare() {
 	}
 	delete(v.brought, size)
 	if seal.Tree == v.tree.Head() && seal.Origin == v.header.Origin {
-		v.agreed = size
+		v.kept = size
 		v.report.Checkpoints++
 		return
 	}
 	if v.forked == nil {
 		v.forked = &Fault{
-			Kind: Forked, Seq: v.agreed + 1, Through: size,
+			Kind: Forked, Seq: v.kept + 1, Through: size,
 			Message: fmt.Sprintf("it is not the log whose checkpoint of %d entries was kept elsewhere: from one of the entries %d to %d on it is another",
-				size, v.agreed+1, size),
+				size, v.kept+1, size),
 		}
 	}
 }
