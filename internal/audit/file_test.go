@@ -64,6 +64,34 @@ func TestEntriesThatComeTogetherAreMadeDurableTogether(t *testing.T) {
 	})
 }
 
+func TestWhatIsOverBecomesDurableWithWhatSomebodyWaitsForOrAMomentLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := &fakeDisk{}
+		log := start(disk, 0, 0)
+		told := make(chan error, 1)
+		trail := func() { go func() { told <- log.Trail(t.Context(), entry("over")) }() }
+		trail()
+		synctest.Wait()
+		if disk.syncs() != 0 {
+			t.Fatal("what is over does not wait")
+		}
+		mustAppend(t, log, "asked")
+		if err := <-told; err != nil || disk.syncs() != 1 {
+			t.Fatalf("two entries, of which one is over, took %d syncs: %v", disk.syncs(), err)
+		}
+		began := time.Now()
+		trail()
+		if err := <-told; err != nil || disk.syncs() != 2 {
+			t.Fatalf("what is over took %d syncs: %v", disk.syncs()-1, err)
+		}
+		if waited := time.Since(began); waited != trailing {
+			t.Errorf("what nothing follows became durable after %s, want %s", waited, trailing)
+		}
+		wantNumbers(t, disk.bytes(), 3)
+		closeLog(t, log)
+	})
+}
+
 func TestAFullLogMakesWhoComesWaitNoLongerThanTheyWill(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		disk := &fakeDisk{held: make(chan struct{})}
@@ -648,31 +676,4 @@ func (d *fakeDisk) syncs() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.synced
-}
-
-func TestWhatIsOverBecomesDurableWithWhatSomebodyWaitsForOrALittleLater(t *testing.T) {
-	w := &writes{}
-	l := start(w, 0, 0)
-	t.Cleanup(func() { _ = l.Close() })
-	trailed := make(chan error, 1)
-	began := time.Now()
-	go func() { trailed <- l.Trail(t.Context(), entry("over")) }()
-	for len(l.offers) == 0 && len(trailed) == 0 && w.syncs.Load() == 0 && time.Since(began) < trailing/2 {
-		time.Sleep(time.Millisecond)
-	}
-	if err := l.Append(t.Context(), entry("asked")); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-trailed; err != nil {
-		t.Fatal(err)
-	}
-	if n := w.syncs.Load(); n != 1 {
-		t.Errorf("two entries took %d syncs", n)
-	}
-	if err := l.Trail(t.Context(), entry("alone")); err != nil {
-		t.Fatal(err)
-	}
-	if n := w.syncs.Load(); n != 2 {
-		t.Errorf("an entry that nobody follows is durable after %d syncs, want a second", n)
-	}
 }

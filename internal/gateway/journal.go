@@ -33,7 +33,7 @@ type journal struct {
 	once sync.Once
 }
 
-const maxEnds = 256
+const maxEnds = 1024
 
 func newJournal(log audit.Log, clock clock.PassiveClock, replica string, logger logr.Logger) *journal {
 	return &journal{log: log, clock: clock, replica: replica, logger: logger, ends: make(chan struct{}, maxEnds)}
@@ -77,7 +77,7 @@ func (j *journal) Started(ctx context.Context, x *exchange, status int) {
 	entry := j.entry(x)
 	entry.Stage = auditv1.StageResponseStarted
 	entry.ResponseStatus = &metav1.Status{Code: int32(status)} //nolint:gosec // HTTP status codes are three digits.
-	j.after(ctx, entry)
+	j.after(ctx, entry, j.log.Append)
 }
 
 // Completed records how a request ended. Of a read the client need not wait for that: what it was answered is known, and
@@ -92,17 +92,17 @@ func (j *journal) Completed(ctx context.Context, x *exchange, status int) {
 		entry.Cause = mark(why.reason+": "+why.message, maxMessage)
 	}
 	if x.longRunning || !slices.Contains(reads, x.info.Verb) {
-		j.after(ctx, entry)
+		j.after(ctx, entry, j.log.Append)
 		return
 	}
 	select {
 	case j.ends <- struct{}{}:
 		go func() {
 			defer func() { <-j.ends }()
-			j.after(ctx, entry)
+			j.after(ctx, entry, j.log.Trail)
 		}()
 	default:
-		j.after(ctx, entry)
+		j.after(ctx, entry, j.log.Append)
 	}
 }
 
@@ -111,10 +111,10 @@ var reads = []string{"get", "list", "head"}
 
 // after records what has already happened. That it began is on record, so nothing is lost but its end; the next request
 // that cannot be recorded is refused.
-func (j *journal) after(ctx context.Context, entry *audit.Entry) {
+func (j *journal) after(ctx context.Context, entry *audit.Entry, record func(context.Context, *audit.Entry) error) {
 	ctx, cancel := context.WithTimeout(ctx, recordTime)
 	defer cancel()
-	if err := j.log.Append(ctx, entry); err != nil {
+	if err := record(ctx, entry); err != nil {
 		j.logger.Error(err, "Could not record the end of a request", "auditID", entry.AuditID)
 	}
 }

@@ -337,6 +337,9 @@ func (l *memoryLog) Append(ctx context.Context, e *audit.Entry) error {
 	return nil
 }
 
+// Trail is Append.
+func (l *memoryLog) Trail(ctx context.Context, e *audit.Entry) error { return l.Append(ctx, e) }
+
 func (l *memoryLog) fail() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
