@@ -53,7 +53,7 @@ func (q *queue) Append(ctx context.Context, e *Entry) error { return q.add(ctx, 
 // for, or a moment later. Half of all entries cost no write of their own so.
 func (q *queue) Trail(ctx context.Context, e *Entry) error { return q.add(ctx, e, true) }
 
-func (q *queue) add(ctx context.Context, e *Entry, trails bool) error { //nolint:revive // The two ways differ in this alone.
+func (q *queue) add(ctx context.Context, e *Entry, trails bool) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("wait for the audit log: %w", err)
 	}
@@ -100,10 +100,10 @@ func (q *queue) shut() bool {
 // gather takes all that waits, up to a batch. As long as all of that is over, it waits for more.
 func (q *queue) gather(first *offer) []*offer {
 	group, trails := []*offer{first}, first.trails
-	enough := time.NewTimer(trailing)
-	defer enough.Stop()
+	enough, cancel := context.WithTimeout(context.Background(), trailing)
+	defer cancel()
 	for len(group) < batch {
-		next := q.take(trails, enough.C)
+		next := q.take(trails, enough.Done())
 		if next == nil {
 			return group
 		}
@@ -113,7 +113,7 @@ func (q *queue) gather(first *offer) []*offer {
 }
 
 // take returns what waits, nil if nothing does: at once, or with patience after a while.
-func (q *queue) take(patience bool, enough <-chan time.Time) *offer { //nolint:revive // One caller has patience or has not.
+func (q *queue) take(patience bool, enough <-chan struct{}) *offer { //nolint:revive // One caller has patience or has not.
 	select {
 	case next := <-q.offers:
 		return next
