@@ -26,6 +26,7 @@ import (
 	"supportaccess.dev/operator/internal/lifecycle"
 	"supportaccess.dev/operator/internal/metrics"
 	"supportaccess.dev/operator/internal/partial"
+	"supportaccess.dev/operator/internal/records"
 )
 
 // Admission says whether the admission policies guard the cluster.
@@ -58,6 +59,8 @@ type Reconciler struct {
 	Gateway Addresses
 	// Sessions reads what the gateway says of who is connected, from the cache; nil where there is no gateway.
 	Sessions client.Reader
+	// Rules keeps what roles allow.
+	Rules *records.Rules
 	// Counters count what is done, where there are any.
 	Counters *metrics.Counters
 	// Recorder announces changes as Kubernetes Events.
@@ -69,8 +72,6 @@ type Reconciler struct {
 	// Woken wakes every grant, when admission comes into force.
 	Woken <-chan event.GenericEvent
 
-	// kept are the digests of rules that are known to be stored.
-	kept sync.Map
 	// followed is when the status of a grant last followed its sessions.
 	followed sync.Map
 	// cuts are the first passes, by grant, that await their second.

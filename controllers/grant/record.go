@@ -2,15 +2,11 @@ package grant
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -176,7 +172,9 @@ func recordRoleChanges(record *v1alpha1.SupportAccessRecord, s *sight) {
 		}
 		if digest := review.RulesDigest(role.Rules); digest != rules.Digest {
 			addTransition(record, s.now, v1alpha1.TransitionRoleChanged, lifecycle.Unknown,
-				fmt.Sprintf("ClusterRole %s was changed: what it allowed is in %s, what it allows in %s", rules.Role, RulesName(rules.Digest), RulesName(digest)))
+				// The names come first: where a record must be made small, a message loses its end.
+				fmt.Sprintf("what was allowed is in %s, what is allowed now in %s: ClusterRole %s was changed",
+					records.RulesName(rules.Digest), records.RulesName(digest), rules.Role))
 			rules.Digest = digest
 		}
 	}
@@ -269,40 +267,11 @@ func (r *Reconciler) keepAllRules(ctx context.Context, s *sight) error {
 		if role == nil {
 			continue
 		}
-		if err := r.keepRules(ctx, role.Rules); err != nil {
+		if err := r.Rules.Keep(ctx, role.Rules); err != nil {
 			return fmt.Errorf("keep the rules of ClusterRole %q: %w", name, err)
 		}
 	}
 	return nil
-}
-
-// keepRules stores what a role allows, once for each digest.
-func (r *Reconciler) keepRules(ctx context.Context, rules []rbacv1.PolicyRule) error {
-	digest := review.RulesDigest(rules)
-	if _, kept := r.kept.Load(digest); kept {
-		return nil
-	}
-	encoded, err := json.MarshalIndent(rules, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode rules: %w", err)
-	}
-	config := &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: v1alpha1.SystemNamespace, Name: RulesName(digest), Labels: map[string]string{v1alpha1.LabelManaged: "true"},
-		},
-		Immutable: new(true),
-		Data:      map[string]string{"rules.json": string(encoded)},
-	}
-	if err := r.Client.Create(ctx, config); err != nil && !apierrors.IsAlreadyExists(err) {
-		return fmt.Errorf("create ConfigMap %s: %w", config.Name, err)
-	}
-	r.kept.Store(digest, struct{}{})
-	return nil
-}
-
-// RulesName returns the name of the ConfigMap that holds the rules of a digest.
-func RulesName(digest string) string {
-	return "rules-" + strings.TrimPrefix(digest, "sha256:")[:26]
 }
 
 // verifyFor is for how long after the end the API server is asked again whether an identity may still do something.

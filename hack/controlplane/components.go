@@ -94,16 +94,22 @@ func (cp *ControlPlane) schedulerArgs() []string {
 	}
 }
 
-// etcdListens succeeds once etcd takes connections. That it is this control plane's own, its certificate tells.
-func (cp *ControlPlane) etcdListens(ctx context.Context) error {
+// etcdClient is how the API server knows etcd, and etcd the API server.
+func (cp *ControlPlane) etcdClient() (*tls.Config, error) {
 	pair, err := tls.LoadX509KeyPair(cp.file("kube-apiserver.crt"), cp.file("kube-apiserver.key"))
 	if err != nil {
-		return fmt.Errorf("load the certificate for etcd: %w", err)
+		return nil, fmt.Errorf("load the certificate for etcd: %w", err)
 	}
-	dialer := tls.Dialer{
-		NetDialer: &net.Dialer{Timeout: time.Second},
-		Config:    &tls.Config{RootCAs: cp.ca.pool(), Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12},
+	return &tls.Config{RootCAs: cp.ca.pool(), Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
+}
+
+// etcdListens succeeds once etcd takes connections. That it is this control plane's own, its certificate tells.
+func (cp *ControlPlane) etcdListens(ctx context.Context) error {
+	config, err := cp.etcdClient()
+	if err != nil {
+		return err
 	}
+	dialer := tls.Dialer{NetDialer: &net.Dialer{Timeout: time.Second}, Config: config}
 	connection, err := dialer.DialContext(ctx, "tcp", loopback(cp.ports.etcd))
 	if err != nil {
 		return fmt.Errorf("connect to etcd: %w", err)

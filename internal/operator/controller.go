@@ -38,6 +38,7 @@ import (
 	"supportaccess.dev/operator/controllers/record"
 	"supportaccess.dev/operator/internal/access"
 	"supportaccess.dev/operator/internal/metrics"
+	"supportaccess.dev/operator/internal/records"
 )
 
 // Options are what the controller can be told.
@@ -249,8 +250,12 @@ func AddControllers(ctx context.Context, mgr ctrl.Manager, o Options, version st
 	if err := watch.SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("set up the guard: %w", err)
 	}
+	rules := &records.Rules{Client: mgr.GetClient(), Live: live, Clock: now}
+	if err := mgr.Add(&record.Collector{Rules: rules, Clock: now}); err != nil {
+		return fmt.Errorf("set up the collection of old rules: %w", err)
+	}
 	grants := &grant.Reconciler{
-		Client: policyClient{Client: mgr.GetClient(), cache: mgr.GetCache(), live: live}, Live: live, Clock: now, Workers: o.Workers, Woken: woken, Admission: watch, Counters: counters,
+		Client: policyClient{Client: mgr.GetClient(), cache: mgr.GetCache(), live: live}, Live: live, Clock: now, Workers: o.Workers, Woken: woken, Admission: watch, Counters: counters, Rules: rules,
 		Keeper:    access.Keeper{Client: mgr.GetClient(), Live: live, Clock: now},
 		Addresses: &access.Addresses{Told: access.Cluster{Server: o.ClusterServer, CABundle: bundle}, Live: live, Clock: now},
 		Binder:    &access.Binder{Client: mgr.GetClient(), Clock: now},
@@ -267,8 +272,8 @@ func AddControllers(ctx context.Context, mgr ctrl.Manager, o Options, version st
 	if err := decisions.SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("set up the decision controller: %w", err)
 	}
-	records := &record.Reconciler{Client: mgr.GetClient(), Live: live, Clock: now, Retention: o.RecordRetention}
-	if err := records.SetupWithManager(mgr); err != nil {
+	keeper := &record.Reconciler{Client: mgr.GetClient(), Live: live, Clock: now, Retention: o.RecordRetention}
+	if err := keeper.SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("set up the record controller: %w", err)
 	}
 	if err := o.Gateway.addTo(mgr, now); err != nil {

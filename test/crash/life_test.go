@@ -16,6 +16,7 @@ import (
 	"supportaccess.dev/operator/controllers/grant"
 	"supportaccess.dev/operator/controllers/record"
 	"supportaccess.dev/operator/internal/access"
+	"supportaccess.dev/operator/internal/records"
 )
 
 const (
@@ -78,6 +79,7 @@ func (r *run) lifeWith(w *wire, c client.Client) *life {
 		Client: c, Live: live, Clock: r.clock, Admission: r.stage.admission, Workers: 1,
 		Keeper: access.Keeper{Client: c, Live: live, Clock: r.clock}, Recorder: &events.FakeRecorder{},
 		Addresses: &access.Addresses{Told: r.stage.cluster, Live: live, Clock: r.clock},
+		Rules:     &records.Rules{Client: c, Live: live, Clock: r.clock},
 	}
 	l.decisions = &decision.Reconciler{Client: c, Live: live, Clock: r.clock}
 	l.records = &record.Reconciler{Client: c, Live: live, Clock: r.clock, Retention: retention}

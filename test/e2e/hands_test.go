@@ -13,7 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"supportaccess.dev/operator/api/v1alpha1"
-	"supportaccess.dev/operator/controllers/grant"
+	"supportaccess.dev/operator/internal/records"
 	"supportaccess.dev/operator/test/gen"
 	"supportaccess.dev/operator/test/world"
 )
@@ -191,7 +191,7 @@ func TestAClusterRoleThatChangesHarmlesslyIsPutOnRecord(t *testing.T) {
 	}
 	for _, digest := range []string{before[0].Digest, after[0].Digest} {
 		config := &corev1.ConfigMap{}
-		if err := tn.Admin.Get(t.Context(), types.NamespacedName{Namespace: world.SystemNamespace, Name: grant.RulesName(digest)}, config); err != nil {
+		if err := tn.Admin.Get(t.Context(), types.NamespacedName{Namespace: world.SystemNamespace, Name: records.RulesName(digest)}, config); err != nil {
 			t.Errorf("what the role allowed: %v", err)
 			continue
 		}

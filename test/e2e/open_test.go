@@ -21,7 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"supportaccess.dev/operator/api/v1alpha1"
-	"supportaccess.dev/operator/controllers/grant"
+	"supportaccess.dev/operator/internal/records"
 	"supportaccess.dev/operator/test/gen"
 	"supportaccess.dev/operator/test/world"
 )
@@ -133,7 +133,7 @@ func isOnRecord(t *testing.T, g *grantInTest, object *v1alpha1.SupportAccessGran
 	}
 	for _, r := range record.Status.Rules {
 		config := &corev1.ConfigMap{}
-		if err := g.tenant.Admin.Get(t.Context(), types.NamespacedName{Namespace: world.SystemNamespace, Name: grant.RulesName(r.Digest)}, config); err != nil {
+		if err := g.tenant.Admin.Get(t.Context(), types.NamespacedName{Namespace: world.SystemNamespace, Name: records.RulesName(r.Digest)}, config); err != nil {
 			t.Errorf("what %s allowed: %v", r.Role, err)
 		}
 	}

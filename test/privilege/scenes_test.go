@@ -3,6 +3,7 @@ package privilege
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -25,6 +26,7 @@ import (
 
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/internal/access"
+	"supportaccess.dev/operator/internal/records"
 	"supportaccess.dev/operator/test/gen"
 	"supportaccess.dev/operator/test/world"
 )
@@ -61,7 +63,7 @@ func (r *run) play(t *testing.T) {
 		{"many engineers may come through the gateway", r.everyList},
 		{"a grant ends while the gateway is away", r.gatewayStops},
 		{"the metrics are scraped", r.scraped},
-		{"the operator is started again, on a server that does not stream lists", r.restarted},
+		{"the operator is started again, on a server that does not stream lists, and finds rules that nobody needs", r.restarted},
 	}
 	for _, scene := range scenes {
 		t.Log(scene.what)
@@ -455,8 +457,23 @@ func scrape(ctx context.Context, address, token string) (string, error) {
 	return string(body), err
 }
 
-// restarted starts another pod, which asks for lists as it must where a server does not stream them.
+// restarted starts another pod, which asks for lists as it must where a server does not stream them. It finds the rules of a
+// record that was dropped long ago, which the API server, by its own clock, would have been made just now.
 func (r *run) restarted(t *testing.T) {
+	old := &corev1.ConfigMap{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: world.SystemNamespace, Name: records.RulesName(strings.Repeat("a", 64)), UID: "5a0c1f5e-6a55-4f0e-9b5c-0d6c3c1b7a11",
+			CreationTimestamp: metav1.NewTime(time.Now().Add(-2 * records.RulesGrace)), Labels: map[string]string{v1alpha1.LabelManaged: "true"},
+		},
+	}
+	content, err := json.Marshal(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.ControlPlane.Restore(t.Context(), "configmaps/"+old.Namespace+"/"+old.Name, content); err != nil {
+		t.Fatal(err)
+	}
 	if err := r.operator.Stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -464,6 +481,12 @@ func (r *run) restarted(t *testing.T) {
 	g := r.opens(t)
 	r.decides(t, g, gen.Revoking(g.Name))
 	r.becomes(t, g, v1alpha1.StateRevoked)
+	r.isGone(t, old)
+	rules := &corev1.ConfigMapList{}
+	managed := client.MatchingLabels{v1alpha1.LabelManaged: "true"}
+	if err := r.Admin.List(t.Context(), rules, client.InNamespace(world.SystemNamespace), managed); err != nil || len(rules.Items) == 0 {
+		t.Errorf("the rules that were stored just now are gone: %v", err)
+	}
 }
 
 // remember keeps what people are told at the end.
