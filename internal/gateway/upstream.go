@@ -9,10 +9,12 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	apirequest "k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/client-go/rest"
 
 	"supportaccess.dev/operator/api/v1alpha1"
@@ -115,6 +117,16 @@ func (u *upstream) rewrite(p *httputil.ProxyRequest, x *exchange) {
 	actAs(out.Header, x)
 }
 
+// connecting are the subresources that connect to something, whatever the verb.
+var connecting = []string{"exec", "attach", "portforward", "proxy"}
+
+// reviewed reports whether admission sees a request: then its id goes with the identity, which is all that a webhook is
+// told. Of all others it does not: the API server remembers for 10 s that the gateway may act as somebody, and takes an
+// identity with a new id for somebody new (docs/decisions/23-what-the-gateway-costs.md).
+func reviewed(info *apirequest.RequestInfo) bool {
+	return info.Verb != "watch" && !slices.Contains(reads, info.Verb) || slices.Contains(connecting, info.Subresource)
+}
+
 // actAs has a request come from the engineer of an exchange.
 func actAs(header http.Header, x *exchange) {
 	header.Set("Impersonate-User", access.GatewayUsername(x.standing.facts.Record.Spec.Grant, x.engineer))
@@ -123,7 +135,9 @@ func actAs(header http.Header, x *exchange) {
 		header["Impersonate-Extra-"+url.PathEscape(key)] = []string{value}
 	}
 	extra(extraGrant, x.standing.key.String())
-	extra(extraRequest, x.id)
+	if reviewed(x.info) {
+		extra(extraRequest, x.id)
+	}
 	if x.standing.caseID != "" {
 		extra(extraCase, x.standing.caseID)
 	}
