@@ -266,9 +266,9 @@ spec: {action: Revoke, target: {grant: case-4713}, reason: enough seen}
 }
 
 // audit shows what the gateway has put on record.
-func (s *stage) audit(context.Context) error {
+func (s *stage) audit(ctx context.Context) error {
 	s.title("Every request is on record, written before it went on")
-	content, err := os.ReadFile(s.gateway.AuditLog())
+	content, err := s.gateway.AuditLines(ctx)
 	if err != nil {
 		return fmt.Errorf("read the audit log: %w", err)
 	}

@@ -4,10 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/ed25519"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -527,7 +524,7 @@ func BenchmarkLedgerAppend(b *testing.B) {
 
 // Keys for tests, each made once.
 var (
-	firstKey, secondKey, lastKey = sync.OnceValues(newKey), sync.OnceValues(newKey), sync.OnceValues(newKey)
+	firstKey, secondKey, lastKey = sync.OnceValues(chain.NewKey), sync.OnceValues(chain.NewKey), sync.OnceValues(chain.NewKey)
 
 	theKey   = func(t testing.TB) []byte { return must(t, firstKey) }
 	otherKey = func(t testing.TB) []byte { return must(t, secondKey) }
@@ -541,18 +538,6 @@ func must(t testing.TB, key func() ([]byte, error)) []byte {
 		t.Fatal(err)
 	}
 	return made
-}
-
-func newKey() ([]byte, error) {
-	_, private, err := ed25519.GenerateKey(nil)
-	if err != nil {
-		return nil, err
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		return nil, err
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }
 
 // sample returns an entry as the gateway writes them, one of many kinds.

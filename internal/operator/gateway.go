@@ -2,6 +2,7 @@ package operator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -31,7 +32,7 @@ type ProxyOptions struct {
 	CertDir        string
 	MetricsAddress string
 	HealthAddress  string
-	AuditLog       string
+	Audit          AuditOptions
 	LogLevel       string
 	LogFormat      string
 }
@@ -52,14 +53,14 @@ func GatewayCommand(version string) *cobra.Command {
 	flags.StringVar(&o.CertDir, "tls-cert-dir", "/etc/support-access/tls", "folder with tls.crt and tls.key, read again when they change")
 	flags.StringVar(&o.MetricsAddress, "metrics-bind-address", ":8443", "address of the metrics, over TLS and for who may read them; 0 for none")
 	flags.StringVar(&o.HealthAddress, "health-probe-bind-address", ":8081", "address of /healthz and /readyz; 0 for none")
-	flags.StringVar(&o.AuditLog, "audit-log", "/var/log/support-access/audit.log", "file to which every request of an engineer is written before it goes on")
+	o.Audit.bind(flags)
 	flags.StringVar(&o.LogLevel, "log-level", "info", "debug, info or error")
 	flags.StringVar(&o.LogFormat, "log-format", "json", "json or text")
 	return command
 }
 
 func runGateway(ctx context.Context, o ProxyOptions, version string) error {
-	if err := checkLog(o.LogLevel, o.LogFormat); err != nil {
+	if err := errors.Join(checkLog(o.LogLevel, o.LogFormat), o.Audit.check()); err != nil {
 		return err
 	}
 	setLogger(o.LogLevel, o.LogFormat)
@@ -72,9 +73,12 @@ func runGateway(ctx context.Context, o ProxyOptions, version string) error {
 	if err != nil {
 		return err
 	}
-	log, err := audit.OpenFile(o.AuditLog)
+	log, err := o.Audit.open(ctx, clock.RealClock{})
 	if err != nil {
-		return fmt.Errorf("open --audit-log: %w", err)
+		return err
+	}
+	if err := o.Audit.keep(mgr, log, clock.RealClock{}); err != nil {
+		return err
 	}
 	if err := addGateway(mgr, config, o, hearing, log); err != nil {
 		return err
@@ -84,7 +88,7 @@ func runGateway(ctx context.Context, o ProxyOptions, version string) error {
 		return fmt.Errorf("run: %w", err)
 	}
 	if err := log.Close(); err != nil {
-		return fmt.Errorf("close --audit-log: %w", err)
+		return fmt.Errorf("close the audit log: %w", err)
 	}
 	return nil
 }

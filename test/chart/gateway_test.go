@@ -153,7 +153,7 @@ func TestALogThatLastsHasOneWriterAndOutlivesTheRelease(t *testing.T) {
 	if deployment.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType || !mounted {
 		t.Errorf("strategy %s, volumes %v", deployment.Spec.Strategy.Type, spec.Volumes)
 	}
-	log := "--audit-log=" + spec.Containers[0].VolumeMounts[1].MountPath + "/audit.log"
+	log := "--audit-store=" + spec.Containers[0].VolumeMounts[1].MountPath + "/audit.db"
 	if !slices.Contains(spec.Containers[0].Args, log) {
 		t.Errorf("%v lacks %s", spec.Containers[0].Args, log)
 	}

@@ -272,7 +272,7 @@ func (s *stream) isCut(t *testing.T, since time.Time) time.Duration {
 // entries reads the gateway's audit log.
 func (s *scene) entries(t *testing.T) []map[string]any {
 	t.Helper()
-	content, err := os.ReadFile(s.gateway.AuditLog())
+	content, err := s.gateway.AuditLines(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -80,7 +80,7 @@ func (s *scene) apiServerSaw(t *testing.T) map[string]asked {
 // gatewayRecorded reads what the gateway put on record before it let it through, by request.
 func (s *scene) gatewayRecorded(t *testing.T) map[string]asked {
 	t.Helper()
-	content, err := os.ReadFile(s.gateway.AuditLog())
+	content, err := s.gateway.AuditLines(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,9 +1,11 @@
 package world
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"path/filepath"
 	"testing"
 
@@ -14,6 +16,8 @@ import (
 
 	"supportaccess.dev/operator/hack/controlplane"
 	"supportaccess.dev/operator/hack/controlplane/kubelet"
+	"supportaccess.dev/operator/internal/audit"
+	"supportaccess.dev/operator/internal/audit/sqlite"
 )
 
 const (
@@ -81,5 +85,27 @@ func (w *World) StartGateway(t testing.TB, i *Installation, ip string) *Operator
 	return gateway
 }
 
-// AuditLog is where a pod of the gateway writes what engineers do.
-func (o *Operator) AuditLog() string { return filepath.Join(o.Dir, "volumes", "audit", "audit.log") }
+// AuditLog is where a pod of the gateway keeps what engineers do.
+func (o *Operator) AuditLog() string { return filepath.Join(o.Dir, "volumes", "audit", "audit.db") }
+
+// AuditLines reads what a pod of the gateway has put on record about engineers, an entry a line.
+func (o *Operator) AuditLines(ctx context.Context) (lines []byte, err error) {
+	store, err := sqlite.OpenReader(ctx, o.AuditLog())
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	for from := int64(1); ; {
+		page, err := store.Lines(ctx, from, math.MaxInt64)
+		if err != nil || len(page) == 0 {
+			return lines, err
+		}
+		for _, line := range page {
+			from = line.Seq + 1
+			// What the log says of itself is nothing that an engineer did.
+			if bytes.Contains(line.Text, []byte(`"`+audit.LabelSource+`":"`+audit.Source+`"`)) {
+				lines = append(append(lines, line.Text...), '\n')
+			}
+		}
+	}
+}

@@ -2,8 +2,6 @@ package chain
 
 import (
 	"bytes"
-	"crypto/ed25519"
-	"crypto/x509"
 	"encoding/pem"
 	"fmt"
 	"slices"
@@ -166,13 +164,9 @@ func mustKeys(t *testing.T, content []byte) *Keys {
 
 func newPEM(t *testing.T) []byte {
 	t.Helper()
-	_, private, err := ed25519.GenerateKey(nil)
+	key, err := NewKey()
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	return key
 }

@@ -93,3 +93,16 @@ func Verifiers(public []string) (note.Verifiers, error) {
 	}
 	return note.VerifierList(verifiers...), nil
 }
+
+// NewKey returns a new key as ParseKeys reads it.
+func NewKey() ([]byte, error) {
+	_, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		return nil, fmt.Errorf("make an Ed25519 key: %w", err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return nil, fmt.Errorf("write an Ed25519 key: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+}

@@ -2,9 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"crypto/ed25519"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -18,6 +15,7 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"supportaccess.dev/operator/internal/audit"
+	"supportaccess.dev/operator/internal/audit/chain"
 )
 
 func TestNobodyChangesOrDeletesAnEntryByAccident(t *testing.T) {
@@ -243,17 +241,13 @@ func mustOpen(t testing.TB, path string) *Store {
 
 func mustBegin(t testing.TB, store *Store) *audit.Ledger {
 	t.Helper()
-	_, private, err := ed25519.GenerateKey(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(private)
+	key, err := chain.NewKey()
 	if err != nil {
 		t.Fatal(err)
 	}
 	log, err := audit.OpenLedger(t.Context(), audit.LedgerOptions{
 		Store: store, Origin: "support.cluster.example/audit", Clock: clocktesting.NewFakePassiveClock(start),
-		Key: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
+		Key: key,
 	})
 	if err != nil {
 		t.Fatal(err)

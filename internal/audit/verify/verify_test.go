@@ -2,10 +2,7 @@ package verify_test
 
 import (
 	"bytes"
-	"crypto/ed25519"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -395,15 +392,11 @@ func fill(t testing.TB, log *audit.Ledger, entries int, word string) {
 
 func newKey(t testing.TB) []byte {
 	t.Helper()
-	_, private, err := ed25519.GenerateKey(nil)
+	key, err := chain.NewKey()
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	return key
 }
 
 // replaceLast replaces the last of some words: the first may be in the middle of a hash.

@@ -1,0 +1,168 @@
+package operator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/pflag"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"supportaccess.dev/operator/internal/audit"
+	"supportaccess.dev/operator/internal/audit/chain"
+	"supportaccess.dev/operator/internal/audit/sqlite"
+)
+
+// AuditOptions are what the gateway can be told of its audit log.
+type AuditOptions struct {
+	Store     string
+	Key       string
+	Origin    string
+	Lines     string
+	Retention time.Duration
+}
+
+func (o *AuditOptions) bind(flags *pflag.FlagSet) {
+	flags.StringVar(&o.Store, "audit-store", "/var/log/support-access/audit.db", "file of the audit log, to which every request of an engineer is written before it goes on; empty for --audit-log alone, which proves nothing")
+	flags.StringVar(&o.Key, "audit-key", "/var/log/support-access/audit.key", "file with the Ed25519 keys that sign the audit log, in PEM; made for a log that is new, if it is not there")
+	flags.StringVar(&o.Origin, "audit-origin", "supportaccess.dev/audit", "name of an audit log that is new, by which auditors tell one installation from another")
+	flags.StringVar(&o.Lines, "audit-log", "", "file of JSON lines to which the audit log is copied, a hyphen for standard output; empty for none")
+	flags.DurationVar(&o.Retention, "audit-retention", 0, "for how long entries of the audit log are kept; 0 for ever")
+}
+
+func (o *AuditOptions) check() error {
+	if o.Store == "" && o.Lines == "" {
+		return errors.New("--audit-store: without an audit log nobody is let in")
+	}
+	if o.Retention < 0 {
+		return fmt.Errorf("--audit-retention: %s is negative", o.Retention)
+	}
+	return nil
+}
+
+// auditLog is the log that was opened. The ledger, and who reads it, are nil where there is but a file of lines.
+type auditLog struct {
+	audit.Log
+	io.Closer
+	ledger *audit.Ledger
+	reader audit.Reader
+}
+
+// open opens the log.
+func (o *AuditOptions) open(ctx context.Context, now clock.PassiveClock) (*auditLog, error) {
+	if o.Store == "" {
+		log, err := audit.OpenFile(o.Lines)
+		if err != nil {
+			return nil, fmt.Errorf("open --audit-log: %w", err)
+		}
+		return &auditLog{Log: log, Closer: log}, nil
+	}
+	store, err := sqlite.Open(ctx, o.Store)
+	if err != nil {
+		return nil, fmt.Errorf("open --audit-store: %w", err)
+	}
+	ledger, err := o.ledger(ctx, store, now)
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	return &auditLog{Log: ledger, Closer: ledger, ledger: ledger, reader: store}, nil
+}
+
+// keep says by which keys the log is checked, has it copied, and has old entries removed.
+func (o *AuditOptions) keep(mgr ctrl.Manager, log *auditLog, now clock.Clock) error {
+	logger := ctrl.Log.WithName("audit")
+	if log.ledger == nil {
+		logger.Info("The audit log is a file of lines, which proves nothing", "path", o.Lines)
+		return nil
+	}
+	logger.Info("The audit log is open", "origin", log.ledger.Origin(), "publicKeys", log.ledger.PublicKeys())
+	if o.Lines != "" {
+		if err := mgr.Add(&audit.Copy{From: log.reader, Path: o.Lines, Clock: now, Logger: logger}); err != nil {
+			return fmt.Errorf("set up the copy of the audit log: %w", err)
+		}
+	}
+	if o.Retention == 0 {
+		return nil
+	}
+	if err := mgr.Add(&retention{ledger: log.ledger, keep: o.Retention, clock: now, logger: logger}); err != nil {
+		return fmt.Errorf("set up the retention of the audit log: %w", err)
+	}
+	return nil
+}
+
+func (o *AuditOptions) ledger(ctx context.Context, store audit.Store, now clock.PassiveClock) (*audit.Ledger, error) {
+	key, err := o.key(ctx, store)
+	if err != nil {
+		return nil, fmt.Errorf("read --audit-key: %w", err)
+	}
+	ledger, err := audit.OpenLedger(ctx, audit.LedgerOptions{Store: store, Origin: o.Origin, Key: key, Clock: now, Replica: replicaName()})
+	if err != nil {
+		return nil, fmt.Errorf("open --audit-store: %w", err)
+	}
+	return ledger, nil
+}
+
+// key reads the log's keys, and makes one for a log that is new. A log that has lost its key gets no other by itself: those
+// who trust the old one would not trust it.
+func (o *AuditOptions) key(ctx context.Context, store audit.Store) ([]byte, error) {
+	content, err := os.ReadFile(o.Key)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return content, err
+	}
+	standing, loading := store.Load(ctx)
+	if loading != nil {
+		return nil, loading
+	}
+	if standing != nil {
+		return nil, fmt.Errorf("%w: the log exists, and nobody else's key is put in the place of its own", err)
+	}
+	made, err := chain.NewKey()
+	if err != nil {
+		return nil, err
+	}
+	return made, writeDurably(o.Key, made)
+}
+
+// writeDurably makes a file that only its owner reads, and that is there after a crash.
+func writeDurably(path string, content []byte) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // The path is the operator's own flag.
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(content)
+	return errors.Join(err, file.Sync(), file.Close())
+}
+
+// retention removes entries that are old enough, now and every hour.
+type retention struct {
+	ledger *audit.Ledger
+	keep   time.Duration
+	clock  clock.Clock
+	logger logr.Logger
+}
+
+// Start removes entries until the context ends.
+func (r *retention) Start(ctx context.Context) error {
+	for {
+		through, err := r.ledger.Cut(ctx, r.clock.Now().Add(-r.keep))
+		switch {
+		case err != nil && ctx.Err() == nil:
+			r.logger.Error(err, "Old entries of the audit log could not be removed")
+		case through > 0:
+			r.logger.Info("Old entries of the audit log were removed", "through", through)
+		}
+		timer := r.clock.NewTimer(time.Hour)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-timer.C():
+		}
+	}
+}
