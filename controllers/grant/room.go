@@ -77,6 +77,13 @@ func (r *room) leave(key types.NamespacedName) {
 	enqueue(r.queue, priorityOpen, []types.NamespacedName{next})
 }
 
+// WaitingToOpen is how many grants wait until others have opened.
+func (r *Reconciler) WaitingToOpen() int {
+	r.room.mu.Lock()
+	defer r.room.mu.Unlock()
+	return len(r.room.line)
+}
+
 // foresee returns what a pass will come to, as far as the grant itself, its decisions and admission tell, where it may be
 // one that opens. What takes somebody off a grant that is half open is not kept waiting, nor is what was opened.
 func (r *Reconciler) foresee(s *sight) lifecycle.Verdict {

@@ -224,9 +224,16 @@ func TestGrantsOpenInTheOrderInWhichTheyCame(t *testing.T) {
 		pass(t, h, name)
 	}
 	close(h.may)
+	if waiting := h.WaitingToOpen(); waiting != len(names) {
+		t.Errorf("%d are said to wait, want all", waiting)
+	}
 	h.room.leave(types.NamespacedName{Namespace: home, Name: "another"})
-	for range names {
+	for i := range names {
 		pass(t, h, h.called(t))
+		// The next one was called, and waits no more.
+		if waiting := h.WaitingToOpen(); waiting != max(0, len(names)-i-2) {
+			t.Errorf("%d have opened, and %d are said to wait", i+1, waiting)
+		}
 	}
 	if fmt.Sprint(h.began) != fmt.Sprint(names) {
 		t.Errorf("they opened as %v; want %v", h.began, names)

@@ -75,6 +75,13 @@ func NewCounters(registry prometheus.Registerer, version string) (*Counters, err
 	return c, nil
 }
 
+// ShowWaiting has a registry show how many grants wait to open.
+func ShowWaiting(registry prometheus.Registerer, waiting func() int) error {
+	return registry.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: prefix + "grants_waiting_to_open", Help: "Grants that may open and wait for others to have opened.",
+	}, func() float64 { return float64(waiting()) }))
+}
+
 // Grants shows the grants and bindings that the cache has at the moment of a scrape.
 type Grants struct {
 	// Reader reads the cache.

@@ -52,6 +52,9 @@ func registryWith(t *testing.T, objects ...client.Object) *prometheus.Registry {
 	if _, err := NewCounters(registry, "v0"); err != nil {
 		t.Fatal(err)
 	}
+	if err := ShowWaiting(registry, func() int { return 3 }); err != nil {
+		t.Fatal(err)
+	}
 	return registry
 }
 
@@ -72,6 +75,17 @@ support_access_grants{state="Active"} 2
 	}
 }
 
+func TestGrantsThatWaitToOpenAreCounted(t *testing.T) {
+	want := `
+# HELP support_access_grants_waiting_to_open Grants that may open and wait for others to have opened.
+# TYPE support_access_grants_waiting_to_open gauge
+support_access_grants_waiting_to_open 3
+`
+	if err := testutil.GatherAndCompare(registryWith(t), strings.NewReader(want), "support_access_grants_waiting_to_open"); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestMetricsFollowTheConventionsAndNameNobody(t *testing.T) {
 	registry := registryWith(t, grant("open", v1alpha1.StateActive, now.Add(time.Second)))
 	problems, err := testutil.GatherAndLint(registry)
@@ -82,7 +96,7 @@ func TestMetricsFollowTheConventionsAndNameNobody(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(families) < 6 {
+	if len(families) < 7 {
 		t.Errorf("got %d metrics, want all of them", len(families))
 	}
 	for _, family := range families {

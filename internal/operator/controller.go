@@ -265,6 +265,9 @@ func AddControllers(ctx context.Context, mgr ctrl.Manager, o Options, version st
 	if o.Gateway.Server != "" {
 		grants.Sessions = mgr.GetClient()
 	}
+	if err := metrics.ShowWaiting(ctrlmetrics.Registry, grants.WaitingToOpen); err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
 	if err := grants.SetupWithManager(ctx, mgr); err != nil {
 		return fmt.Errorf("set up the grant controller: %w", err)
 	}
