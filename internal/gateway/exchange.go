@@ -3,10 +3,8 @@ package gateway
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"net"
 	"net/http"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -64,8 +62,8 @@ type writer struct {
 	turn chan struct{}
 	// status is the answer's, 0 before there is one.
 	status int
-	// whole says that what was written so far ends with a whole line.
-	whole bool
+	// events are those of a watch, as they were written so far.
+	events events
 	// closed says that the last word was said.
 	closed bool
 	// started is told once, with the status, when the answer begins.
@@ -75,7 +73,7 @@ type writer struct {
 }
 
 func newWriter(w http.ResponseWriter, x *exchange) *writer {
-	made := &writer{ResponseWriter: w, exchange: x, turn: make(chan struct{}, 1), whole: true}
+	made := &writer{ResponseWriter: w, exchange: x, turn: make(chan struct{}, 1)}
 	x.writer = made
 	return made
 }
@@ -97,6 +95,9 @@ func (w *writer) begin(status int) {
 		return
 	}
 	w.status = status
+	if w.exchange.info.Verb == "watch" {
+		w.events.begin(w.Header().Get("Content-Type"))
+	}
 	if w.started != nil {
 		w.started(status)
 	}
@@ -112,9 +113,7 @@ func (w *writer) Write(p []byte) (int, error) {
 	w.begin(http.StatusOK)
 	n, err := w.ResponseWriter.Write(p)
 	w.exchange.out.Add(int64(n))
-	if n > 0 {
-		w.whole = p[n-1] == '\n'
-	}
+	w.events.pass(p[:n])
 	return n, err
 }
 
@@ -157,14 +156,14 @@ func (w *writer) farewell(ctx context.Context, x *exchange, why *end) bool {
 	if w.stream != nil {
 		return w.stream.farewell(ctx, why)
 	}
-	if !w.whole || w.status != http.StatusOK || x.info.Verb != "watch" || !strings.HasPrefix(w.Header().Get("Content-Type"), "application/json") {
+	if w.status != http.StatusOK || !w.events.between() {
 		return false
 	}
-	event, err := json.Marshal(map[string]any{"type": "ERROR", "object": statusOf(notOpen(x.standing, why))})
-	if err != nil {
+	last := w.events.last(statusOf(notOpen(x.standing, why)))
+	if last == nil {
 		return false
 	}
-	if _, err := w.ResponseWriter.Write(append(event, '\n')); err != nil {
+	if _, err := w.ResponseWriter.Write(last); err != nil {
 		return false
 	}
 	return http.NewResponseController(w.ResponseWriter).Flush() == nil
