@@ -102,6 +102,7 @@ func (d *Desk) command() *cobra.Command {
 	d.flags.AddFlags(root.PersistentFlags())
 	root.AddCommand(
 		d.grantCommand(), d.listCommand(), d.statusCommand(), d.revokeCommand(), d.shortenCommand(), d.handoverCommand(), d.loginCommand(),
+		d.auditCommand(),
 	)
 	return root
 }
