@@ -61,7 +61,7 @@ func newCaches(ctx context.Context, controller, everybody *rest.Config, admin cl
 		return nil, err
 	}
 	// The manager is never started, and so no controller is: only what they read is wanted, and how it is indexed.
-	if err := (&grant.Reconciler{Client: mgr.GetClient(), Workers: 1}).SetupWithManager(ctx, mgr); err != nil {
+	if err := (&grant.Reconciler{Client: mgr.GetClient(), Sessions: mgr.GetClient(), Workers: 1}).SetupWithManager(ctx, mgr); err != nil {
 		return nil, err
 	}
 	all, err := cache.New(everybody, cache.Options{Scheme: world.Scheme()})
@@ -195,6 +195,10 @@ func asCached(list client.ObjectList, opts []client.ListOption) (*client.ListOpt
 		return options, nil
 	}
 	key, ok := options.FieldSelector.RequiresExactMatch(indexGrant)
+	if _, sessions := list.(*v1alpha1.SupportAccessSessionList); ok && sessions {
+		options.FieldSelector, options.LabelSelector = nil, labels.SelectorFromSet(labels.Set{labelGrantUID: key})
+		return options, nil
+	}
 	namespace, name, split := strings.Cut(key, "/")
 	if !ok || !split {
 		return nil, fmt.Errorf("list %T: the harness knows no index for %s", list, options.FieldSelector)

@@ -104,7 +104,7 @@ func authorize(ctx context.Context, c client.Client, review *authorizationv1.Sub
 	}
 	for _, b := range slices.Concat(itemsOf(bindings), itemsOf(clusterBindings)) {
 		for _, subject := range access.Subjects(b) {
-			if strings.HasSuffix(review.Spec.User, ":"+subject.Name) {
+			if review.Spec.User == subject.Name || strings.HasSuffix(review.Spec.User, ":"+subject.Name) {
 				review.Status.Allowed = true
 				review.Status.Reason = "binding " + b.GetName()
 			}

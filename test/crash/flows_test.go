@@ -2,6 +2,7 @@ package crash
 
 import (
 	"cmp"
+	"slices"
 	"time"
 
 	"supportaccess.dev/operator/api/v1alpha1"
@@ -67,7 +68,7 @@ func inBoth(r *run) func(*v1alpha1.SupportAccessGrant) {
 
 // flows are the flows whose every write is disturbed.
 func flows() []flow {
-	return append(givingFlows(), takingFlows()...)
+	return slices.Concat(givingFlows(), takingFlows(), gatewayFlows())
 }
 
 func givingFlows() []flow {

@@ -156,7 +156,7 @@ func (r *run) inspectBinding(s *scene, b client.Object) {
 	}
 	for _, subject := range access.Subjects(b) {
 		for _, removed := range record.Status.RemovedEngineers {
-			if subject.Name == access.IdentityName(record.Spec.Grant, removed.Name) {
+			if access.PeopleOf(record).Username(removed.Name) == usernameOf(subject) {
 				r.wrong("%T %s names %s, who was taken off", b, b.GetName(), removed.Name)
 			}
 		}
@@ -183,22 +183,30 @@ func (r *run) inspectCredential(s *scene, o client.Object) {
 		r.wrong("%T %s is there and the record says that grant %s has ended", o, o.GetName(), key)
 	}
 	for _, removed := range record.Status.RemovedEngineers {
-		if o.GetName() == access.IdentityName(record.Spec.Grant, removed.Name) && s.usable(o.GetName()) {
+		if o.GetName() == access.IdentityName(record.Spec.Grant, removed.Name) && s.usable(record, o.GetName()) {
 			r.wrong("%T %s is there and can be used, and %s was taken off", o, o.GetName(), removed.Name)
 		}
 	}
 }
 
+// usernameOf returns who a subject of a binding is to the API server.
+func usernameOf(subject rbacv1.Subject) string {
+	if subject.Kind == rbacv1.ServiceAccountKind {
+		return "system:serviceaccount:" + subject.Namespace + ":" + subject.Name
+	}
+	return subject.Name
+}
+
 // usable reports whether somebody could use an identity: its ServiceAccount and the Secret to which tokens are bound are
-// both there.
-func (s *scene) usable(name string) bool {
+// both there. Through the gateway the Secret is enough.
+func (s *scene) usable(record *v1alpha1.SupportAccessRecord, name string) bool {
 	kinds := map[string]bool{}
 	for _, o := range s.credentials {
 		if o.GetName() == name {
 			kinds[fmt.Sprintf("%T", o)] = true
 		}
 	}
-	return kinds["*v1.ServiceAccount"] && kinds["*v1.Secret"]
+	return (kinds["*v1.ServiceAccount"] || isThroughGateway(record)) && kinds["*v1.Secret"]
 }
 
 // facts are what a record or a status says once and for all.

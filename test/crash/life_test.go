@@ -79,6 +79,8 @@ func (r *run) lifeWith(w *wire, c client.Client) *life {
 		Client: c, Live: live, Clock: r.clock, Admission: r.stage.admission, Workers: 1,
 		Keeper: access.Keeper{Client: c, Live: live, Clock: r.clock}, Recorder: &events.FakeRecorder{},
 		Addresses: &access.Addresses{Told: r.stage.cluster, Live: live, Clock: r.clock},
+		Gateway:   &access.GatewayAddress{Told: access.Cluster{Server: gatewayServer}, Live: live, Clock: r.clock},
+		Sessions:  c,
 		Rules:     &records.Rules{Client: c, Live: live, Clock: r.clock},
 	}
 	l.decisions = &decision.Reconciler{Client: c, Live: live, Clock: r.clock}

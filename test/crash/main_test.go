@@ -55,8 +55,10 @@ func long(t *testing.T) {
 
 // stage is what the tests share: the chart is installed, and no pod of the operator runs unless a test starts it.
 type stage struct {
-	world        *world.World
-	admin        client.WithWatch
+	world *world.World
+	admin client.WithWatch
+	// gateway are clients for the replicas of the gateway: the API server takes no word of one for another.
+	gateway      map[string]client.WithWatch
 	installation *world.Installation
 	guard        *guard.Guard
 	cluster      access.Cluster
@@ -87,6 +89,7 @@ func build(t *testing.T, w *world.World) (*stage, error) {
 	defer cancel()
 	installation, err := world.Install(ctx, w.ControlPlane, filepath.Dir(w.ControlPlane.Dir()), map[string]any{
 		"offeredRoles": []any{gen.Configuration, gen.Diagnostics, spare},
+		"gateway":      map[string]any{"enabled": true, "server": gatewayServer},
 	})
 	if err != nil {
 		return nil, err
@@ -94,6 +97,9 @@ func build(t *testing.T, w *world.World) (*stage, error) {
 	s := &stage{
 		world: w, admin: w.ClientFor(t, w.ControlPlane.AdminConfig()), installation: installation,
 		cluster: access.Cluster{Server: w.ControlPlane.Server(), CABundle: w.ControlPlane.CABundle()},
+	}
+	if s.gateway, err = startReplicas(ctx, t, s); err != nil {
+		return nil, err
 	}
 	config := w.ServiceAccount(t, v1alpha1.SystemNamespace, v1alpha1.ControllerServiceAccount)
 	if s.caches, err = newCaches(ctx, config, w.ControlPlane.AdminConfig(), s.admin); err != nil {
@@ -171,8 +177,9 @@ func (s *stage) controller(t *testing.T) client.WithWatch {
 
 // policy is a policy that lets these tests grant what they need, for any time.
 func policy(name string, change func(*v1alpha1.SupportAccessPolicySpec)) *v1alpha1.SupportAccessPolicy {
-	p := gen.Policy(name, gen.AnyDuration("168h"), gen.Offering(v1alpha1.OfferedRole{Name: spare}))
-	p.ObjectMeta = metav1.ObjectMeta{Name: name}
+	p := gen.Policy(name, gen.AnyDuration("168h"), gen.Offering(v1alpha1.OfferedRole{Name: spare}),
+		gen.OfferingTransports(v1alpha1.TransportDirect, v1alpha1.TransportGateway))
+	p.ObjectMeta, p.Spec.HandoverWindow = metav1.ObjectMeta{Name: name}, v1alpha1.Duration(handoverWindow.String())
 	if change != nil {
 		change(&p.Spec)
 	}

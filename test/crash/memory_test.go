@@ -25,7 +25,7 @@ import (
 // remembered are the kinds that the operator reads from its cache.
 var remembered = []string{
 	"SupportAccessGrant", "SupportAccessRecord", "SupportAccessDecision", "SupportAccessPolicy",
-	"RoleBinding", "ClusterRoleBinding", "ClusterRole", "Namespace", "Secret", "ServiceAccount",
+	"RoleBinding", "ClusterRoleBinding", "ClusterRole", "Namespace", "Secret", "ServiceAccount", "SupportAccessSession",
 }
 
 // memory has every version of every object of a run, in the order in which they were written. It sees what the admin and

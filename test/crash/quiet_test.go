@@ -17,6 +17,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
@@ -75,6 +76,9 @@ func (r *run) inspectRecordAtRest(s *scene, record *v1alpha1.SupportAccessRecord
 			r.wrong("the copy %s/%s says something else than the record", record.Namespace, record.Name)
 		}
 		return
+	}
+	if isThroughGateway(record) {
+		r.inspectUses(record)
 	}
 	if why := r.shut[key]; why != "" && record.Status.EndTime == nil {
 		r.wrong("%s, and its record has no end", why)
@@ -153,14 +157,20 @@ func (r *run) inspectEngineer(s *scene, grant *v1alpha1.SupportAccessGrant, reco
 			secret = found
 		}
 	}
-	if made != 4 && !r.unread[name] {
-		r.wrong("%s has %d of ServiceAccount, Secret, Role and RoleBinding", engineer, made)
+	handedOver := slices.ContainsFunc(record.Status.HandedOver, func(e v1alpha1.EngineerInstant) bool { return e.Name == engineer })
+	if want := objectsOf(record, handedOver); made != want && !r.unread[name] {
+		r.wrong("%s has %d of ServiceAccount, Secret, Role and RoleBinding, and should have %d", engineer, made, want)
 	}
 	at := slices.IndexFunc(grant.Status.Engineers, func(e v1alpha1.EngineerStatus) bool { return e.Name == engineer })
 	if at < 0 {
 		r.wrong("the status does not say where %s finds the credential", engineer)
 	}
 	status := grant.Status.Engineers[at]
+	if isThroughGateway(record) {
+		r.inspectThroughGateway(s, record, status, secret)
+		r.inspectAccess(record, engineer, nil)
+		return
+	}
 	_, dies, filled := access.CredentialTimes(secret)
 	switch {
 	case !filled:
@@ -178,6 +188,18 @@ func (r *run) inspectEngineer(s *scene, grant *v1alpha1.SupportAccessGrant, reco
 		}
 	}
 	r.inspectAccess(record, engineer, kubeconfig)
+}
+
+// objectsOf is how many objects an engineer's credential consists of.
+func objectsOf(record *v1alpha1.SupportAccessRecord, handedOver bool) int {
+	switch {
+	case handedOver:
+		return 0
+	case isThroughGateway(record):
+		return 3
+	default:
+		return 4
+	}
 }
 
 // keyring is the key of the engineers who have one.
@@ -210,7 +232,7 @@ func (r *run) inspectAccess(record *v1alpha1.SupportAccessRecord, engineer strin
 		return
 	}
 	err := poll(r.t.Context(), authorized, func() error {
-		if answer := r.request(record, kubeconfig); !apierrors.IsNotFound(answer) {
+		if answer := r.request(record, engineer, kubeconfig); !apierrors.IsNotFound(answer) {
 			return fmt.Errorf("the API server said: %w", answer)
 		}
 		return nil
@@ -224,12 +246,12 @@ func (r *run) inspectAccess(record *v1alpha1.SupportAccessRecord, engineer strin
 // inspectLockedOut uses the credentials that once worked: they must be turned away.
 func (r *run) inspectLockedOut(record *v1alpha1.SupportAccessRecord) {
 	for _, engineer := range record.Spec.Engineers {
-		kubeconfig := r.kubeconfigs[grantKeyOf(record).String()+" "+engineer]
-		if kubeconfig == nil {
+		kubeconfig, had := r.kubeconfigs[grantKeyOf(record).String()+" "+engineer]
+		if !had {
 			continue
 		}
 		err := poll(r.t.Context(), authorized, func() error {
-			if answer := r.request(record, kubeconfig); !apierrors.IsForbidden(answer) && !apierrors.IsUnauthorized(answer) {
+			if answer := r.request(record, engineer, kubeconfig); !apierrors.IsForbidden(answer) && !apierrors.IsUnauthorized(answer) {
 				return fmt.Errorf("the API server said: %w", answer)
 			}
 			return nil
@@ -240,12 +262,12 @@ func (r *run) inspectLockedOut(record *v1alpha1.SupportAccessRecord) {
 	}
 }
 
-// request asks for something that is not there with a kubeconfig, in the first namespace of the scope that nobody took
+// request asks for something that is not there with a kubeconfig, or as the gateway asks on somebody's behalf, in the first namespace of the scope that nobody took
 // away, and returns what the API server says: not found, to whoever is let in.
-func (r *run) request(record *v1alpha1.SupportAccessRecord, kubeconfig []byte) error {
-	config, err := clientcmd.RESTConfigFromKubeConfig(kubeconfig)
+func (r *run) request(record *v1alpha1.SupportAccessRecord, engineer string, kubeconfig []byte) error {
+	config, err := r.configOf(record, engineer, kubeconfig)
 	if err != nil {
-		return fmt.Errorf("read the kubeconfig: %w", err)
+		return err
 	}
 	c, err := kubernetes.NewForConfig(config)
 	if err != nil {
@@ -268,6 +290,22 @@ func (r *run) request(record *v1alpha1.SupportAccessRecord, kubeconfig []byte) e
 	return err
 }
 
+// configOf is how an engineer reaches the API server: with a kubeconfig, or as somebody else's word for it.
+func (r *run) configOf(record *v1alpha1.SupportAccessRecord, engineer string, kubeconfig []byte) (*rest.Config, error) {
+	if isThroughGateway(record) {
+		config := r.stage.world.ControlPlane.AdminConfig()
+		config.Impersonate = rest.ImpersonationConfig{
+			UserName: access.GatewayUsername(record.Spec.Grant, engineer), Groups: []string{v1alpha1.EngineersGroup, "system:authenticated"},
+		}
+		return config, nil
+	}
+	config, err := clientcmd.RESTConfigFromKubeConfig(kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("read the kubeconfig: %w", err)
+	}
+	return config, nil
+}
+
 // outcome says, in words that are the same in every run, what has become of everything.
 func (r *run) outcome() string {
 	s := r.look()
@@ -278,7 +316,7 @@ func (r *run) outcome() string {
 			condition(g, v1alpha1.ConditionActive).Status, condition(g, v1alpha1.ConditionVerified).Status, g.Status.EndReason, g.Status.EndedBy,
 			condition(g, v1alpha1.ConditionStalled).Status)
 		for _, e := range g.Status.Engineers {
-			line += fmt.Sprintf(" %s(secret %t, encrypted %t)", e.Name, e.CredentialSecretRef != nil, e.EncryptedKubeconfig != "")
+			line += fmt.Sprintf(" %s(secret %t, encrypted %t, hash %t, %d connections)", e.Name, e.CredentialSecretRef != nil, e.EncryptedKubeconfig != "", e.CredentialHash != "", e.Sessions)
 		}
 		out = append(out, line)
 	}
@@ -291,6 +329,13 @@ func (r *run) outcome() string {
 		for _, e := range record.Status.RemovedEngineers {
 			line += fmt.Sprintf(" removed %s by %s", e.Name, e.By)
 		}
+		for _, e := range record.Status.FirstUses {
+			line += " used by " + e.Name
+		}
+		for _, e := range record.Status.HandedOver {
+			line += " handed over to " + e.Name
+		}
+		line += fmt.Sprintf(" disconnected=%t", record.Status.DisconnectedTime != nil)
 		for _, t := range record.Status.Transitions {
 			line += fmt.Sprintf(" → %s by %s", t.Type, t.By)
 		}

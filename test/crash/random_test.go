@@ -33,13 +33,13 @@ func (always) InForce() (time.Time, string) { return time.Unix(0, 0), "" }
 func newFakeTheater(t *testing.T, now func() time.Time) *theater {
 	t.Helper()
 	api := newFakeAPI(now)
-	s := &theater{operator: api, admission: always{}, cache: labelled{api}, eyes: api, stage: &stage{admin: api, cluster: access.Cluster{Server: "https://api.example"}}}
+	s := &theater{operator: api, admission: always{}, cache: labelled{api}, eyes: api, stage: &stage{admin: api, gateway: map[string]client.WithWatch{"gateway-a": api, "gateway-b": api}, cluster: access.Cluster{Server: "https://api.example"}}}
 	for _, o := range []client.Object{
 		gen.ClusterRole(spare, spareRules()...),
 		gen.ClusterRole(gen.Configuration, gen.Rule("", []string{"configmaps"}, []string{"get", "list"})),
 		gen.ClusterRole(gen.Diagnostics, gen.Rule("", []string{"pods/log"}, []string{"get"})),
 		namespaceOf(v1alpha1.SystemNamespace), namespaceOf(v1alpha1.CredentialsNamespace),
-		policy("crash", nil),
+		policy("crash", nil), replicaPod("gateway-a"), replicaPod("gateway-b"),
 	} {
 		if err := api.Create(t.Context(), o); err != nil {
 			t.Fatal(err)
@@ -148,6 +148,7 @@ func (c *course) steps() []func() {
 	return []func(){
 		c.apply, c.apply, c.apply, c.remove, c.revoke, c.revokeAll, c.takeOff, c.shortenOne,
 		c.cutBinding, c.cutCredential, c.editOwnPolicy, c.editSpare, c.leap, c.leap, c.restart, c.startBehind,
+		c.comeIn, c.comeIn, c.goOut, c.gatewayCuts, c.gatewayCuts, c.moveReplica,
 		c.work, c.work, c.work, c.work, c.work, c.work, c.rest, c.rest, c.bad, c.good,
 	}
 }
@@ -177,6 +178,9 @@ func (c *course) apply() {
 	}
 	if c.random.IntN(4) == 0 {
 		mods = append(mods, gen.WithPublicKey(ana, keyring.Recipient().String()))
+	}
+	if c.random.IntN(3) == 0 {
+		mods = append(mods, throughGateway)
 	}
 	c.tryGrant(name, mods...)
 }

@@ -72,7 +72,9 @@ type run struct {
 	unread map[string]bool
 	// kubeconfigs are credentials that worked.
 	kubeconfigs map[string][]byte
-	lines       []string
+	// hashes are what the gateway was told of credentials, by grant and engineer.
+	hashes map[string]string
+	lines  []string
 	// afterWrite sees every write, of every process and of the admin.
 	afterWrite func(client.Object)
 	// tolerant says that something may be opened that does not stay.
@@ -101,7 +103,7 @@ func newRunIn(t *testing.T, s *theater, home string) *run {
 	t.Helper()
 	r := &run{
 		t: t, stage: s, home: home, clock: clocktesting.NewFakePassiveClock(time.Now()), names: map[string]string{home: "home"},
-		facts: map[types.NamespacedName]facts{}, shut: map[types.NamespacedName]string{}, kubeconfigs: map[string][]byte{},
+		facts: map[types.NamespacedName]facts{}, shut: map[types.NamespacedName]string{}, kubeconfigs: map[string][]byte{}, hashes: map[string]string{},
 		cut: map[string]bool{}, unread: map[string]bool{}, shortened: map[types.NamespacedName]*time.Time{},
 	}
 	t.Cleanup(func() {

@@ -97,6 +97,8 @@ func itemsOf(list client.ObjectList) []client.Object {
 		return pointers(l.Items)
 	case *v1alpha1.SupportAccessRecordList:
 		return pointers(l.Items)
+	case *v1alpha1.SupportAccessSessionList:
+		return pointers(l.Items)
 	case *v1alpha1.SupportAccessDecisionList:
 		return pointers(l.Items)
 	case *rbacv1.RoleBindingList:
