@@ -26,7 +26,7 @@ func main() {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(operator.ControllerCommand(version), operator.GatewayCommand(version), operator.CloseCommand())
+	root.AddCommand(operator.ControllerCommand(version), operator.GatewayCommand(version), operator.CloseCommand(), operator.AuditCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "support-access: "+err.Error())
 		stop()
