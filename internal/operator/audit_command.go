@@ -82,8 +82,8 @@ func auditExportCommand() *cobra.Command {
 		Short: "Write the log, or some of its entries, to standard output",
 		Long: "Write the log to standard output. Without a filter that is every entry as it is kept, which kubectl support-access audit verify checks whole. " +
 			"With one it is the entries found, the newest first, each with the proof that it is of this log.",
-		Example: `  kubectl exec -n support-access-system deploy/support-access-gateway -- support-access audit export > audit.jsonl
-  kubectl exec -n support-access-system deploy/support-access-gateway -- support-access audit export --grant mail-archive/case-4711 --format csv`,
+		Example: `  kubectl exec -n support-access-system deploy/support-access-gateway -- /support-access audit export > audit.jsonl
+  kubectl exec -n support-access-system deploy/support-access-gateway -- /support-access audit export --grant mail-archive/case-4711 --format csv`,
 		Args: cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
 			if err := x.complete(); err != nil {
