@@ -59,9 +59,10 @@ func values(ip string) map[string]any {
 	roles := []any{
 		map[string]any{"name": gen.Configuration}, map[string]any{"name": gen.Diagnostics},
 		map[string]any{"name": gen.Operate, "elevated": true}, map[string]any{"name": gen.Content, "elevated": true},
+		map[string]any{"name": maintenance, "elevated": true},
 	}
 	return world.GatewayValues(ip, map[string]any{
-		"offeredRoles":  []any{gen.Configuration, gen.Diagnostics, gen.Operate, gen.Content},
+		"offeredRoles":  []any{gen.Configuration, gen.Diagnostics, gen.Operate, gen.Content, maintenance},
 		"defaultPolicy": map[string]any{"spec": map[string]any{"transports": []any{"Gateway"}, "roles": roles, "durations": nil, "requirePublicKey": "Never"}},
 		"log":           map[string]any{"level": "debug"},
 	})
@@ -78,6 +79,7 @@ func newScene(t *testing.T) *scene {
 		theInstallation.ip = ip
 		theInstallation.installation = s.InstallChart(t, values(ip))
 		s.product(t)
+		s.offersMaintenance(t)
 	})
 	if theInstallation.installation == nil {
 		t.Fatal("the chart was not installed")
@@ -140,6 +142,8 @@ type grant struct {
 	*v1alpha1.SupportAccessGrant
 	scene      *scene
 	kubeconfig string
+	// tool is the kubectl that streams are made with.
+	tool string
 }
 
 // grants has Tess grant access through the gateway, and fetch the kubeconfig.
@@ -149,7 +153,7 @@ func (s *scene) grants(t *testing.T, name string, mods ...func(*v1alpha1.Support
 		gen.WithDuration("30m"), func(g *v1alpha1.SupportAccessGrant) { g.Spec.Transport = "" },
 	}, mods...)...)
 	world.Eventually(t, "Tess makes grant "+name, func() error { return s.tess.Create(t.Context(), object) })
-	g := &grant{SupportAccessGrant: object, scene: s}
+	g := &grant{SupportAccessGrant: object, scene: s, tool: s.ControlPlane.Kubectl()}
 	g.is(t, v1alpha1.StateActive)
 	secret := &corev1.Secret{}
 	ref := g.Status.Engineers[0].CredentialSecretRef
@@ -232,7 +236,7 @@ func (g *grant) starts(t *testing.T, says string, env []string, args ...string) 
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
 	s := &stream{name: "kubectl " + strings.Join(args, " "), ended: make(chan time.Time, 1)}
-	command := exec.CommandContext(ctx, g.scene.ControlPlane.Kubectl(), append([]string{"--kubeconfig", g.kubeconfig}, args...)...)
+	command := exec.CommandContext(ctx, g.tool, append([]string{"--kubeconfig", g.kubeconfig}, args...)...)
 	command.Stdout, command.Stderr = s, s
 	command.Env = append(os.Environ(), env...)
 	// Its input stays open, as a terminal's would.

@@ -1,7 +1,7 @@
 package gateway
 
 import (
-	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -47,7 +47,7 @@ func TestAnEngineerWorksThroughTheGatewayAndEveryStreamIsCutWhenTheGrantIsRevoke
 		g.starts(t, "here", nil, "exec", "-i", s.pod, "--", "sh", "-c", "echo here; sleep 120"),
 		g.starts(t, "here", []string{"KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false"}, "exec", "-i", s.pod, "--", "sh", "-c", "echo here; sleep 120"),
 	}
-	s.hasBegun(t, g, "log")
+	s.haveBegun(t, g, "log", 1)
 	since := g.revoke(t)
 	for _, stream := range streams {
 		t.Logf("%6s  %s: %q", stream.isCut(t, since).Round(time.Millisecond), stream.name, stream.String())
@@ -58,18 +58,22 @@ func TestAnEngineerWorksThroughTheGatewayAndEveryStreamIsCutWhenTheGrantIsRevoke
 	s.isAcknowledged(t, g)
 }
 
-// hasBegun waits until it is on record that a stream has begun, which kubectl logs -f itself does not say.
-func (s *scene) hasBegun(t *testing.T, g *grant, subresource string) {
+// haveBegun waits until it is on record that so many streams have begun, which kubectl logs -f itself does not say.
+func (s *scene) haveBegun(t *testing.T, g *grant, subresource string, want int) {
 	t.Helper()
-	world.Eventually(t, "a stream of "+subresource+" has begun", func() error {
+	world.Eventually(t, "streams of "+subresource+" have begun", func() error {
+		begun := 0
 		for _, entry := range s.entries(t) {
 			ref, _ := entry["objectRef"].(map[string]any)
 			of, _ := entry["grant"].(map[string]any)
 			if entry["stage"] == "ResponseStarted" && ref["subresource"] == subresource && of["name"] == g.Name {
-				return nil
+				begun++
 			}
 		}
-		return errors.New("it is not on record")
+		if begun < want {
+			return fmt.Errorf("%d are on record, want %d", begun, want)
+		}
+		return nil
 	})
 }
 
