@@ -59,16 +59,17 @@ const (
 
 // Types of transitions in a record, besides the ends above.
 const (
-	TransitionGranted          = "Granted"
-	TransitionOpened           = "Opened"
-	TransitionShortened        = "Shortened"
-	TransitionEngineerRemoved  = "EngineerRemoved"
-	TransitionBindingWithdrawn = "BindingWithdrawn"
-	TransitionRoleChanged      = "RoleChanged"
-	TransitionVerified         = "Verified"
-	TransitionFirstUsed        = "FirstUsed"
-	TransitionHandedOver       = "HandedOver"
-	TransitionDisconnected     = "Disconnected"
+	TransitionGranted            = "Granted"
+	TransitionOpened             = "Opened"
+	TransitionShortened          = "Shortened"
+	TransitionEngineerRemoved    = "EngineerRemoved"
+	TransitionBindingWithdrawn   = "BindingWithdrawn"
+	TransitionRoleChanged        = "RoleChanged"
+	TransitionVerified           = "Verified"
+	TransitionFirstUsed          = "FirstUsed"
+	TransitionHandedOver         = "HandedOver"
+	TransitionCredentialReplaced = "CredentialReplaced"
+	TransitionDisconnected       = "Disconnected"
 )
 
 // Reasons of the conditions that are not states.

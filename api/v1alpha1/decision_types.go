@@ -4,7 +4,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// SupportAccessDecision is a human act on grants: to revoke or to shorten, to approve or to deny, with a reason. It is
+// SupportAccessDecision is a human act on grants: to revoke, to shorten or to hand over again, to approve or to deny, with a reason. It is
 // written once and never edited. What it did is said in its condition Applied.
 //
 // +kubebuilder:object:root=true
@@ -40,7 +40,7 @@ type SupportAccessDecision struct {
 
 // DecisionAction is what a decision does.
 //
-// +kubebuilder:validation:Enum=Approve;Deny;Shorten;Revoke
+// +kubebuilder:validation:Enum=Approve;Deny;Shorten;Revoke;HandOver
 type DecisionAction string
 
 const (
@@ -52,6 +52,9 @@ const (
 	ActionShorten DecisionAction = "Shorten"
 	// ActionRevoke ends grants, or takes one engineer off them.
 	ActionRevoke DecisionAction = "Revoke"
+	// ActionHandOver replaces the credential of one engineer of a grant with the transport Gateway: nobody comes in with the
+	// old one any more, and the new one is handed over as the first was.
+	ActionHandOver DecisionAction = "HandOver"
 )
 
 // TargetAll is the only value of target.namespace and target.cluster.
@@ -61,12 +64,13 @@ const TargetAll = "All"
 //
 // +kubebuilder:validation:XValidation:rule="self == oldSelf",message="spec: a decision is never edited: make another one"
 // +kubebuilder:validation:XValidation:rule="(self.action == 'Shorten') == has(self.expirationTime)",message="spec.expirationTime: given with action Shorten, and only then"
-// +kubebuilder:validation:XValidation:rule="!has(self.target.engineer) || self.action == 'Revoke'",message="spec.target.engineer: narrows a Revoke to one person; other actions do not take it"
+// +kubebuilder:validation:XValidation:rule="!has(self.target.engineer) || self.action in ['Revoke', 'HandOver']",message="spec.target.engineer: narrows a Revoke to one person, and says whose credential a HandOver replaces; other actions do not take it"
 // +kubebuilder:validation:XValidation:rule="!(self.action in ['Approve', 'Deny']) || has(self.target.grant) || has(self.target.request)",message="spec.target: Approve and Deny take grant or request"
 // +kubebuilder:validation:XValidation:rule="self.action != 'Shorten' || has(self.target.grant)",message="spec.target: Shorten takes grant"
+// +kubebuilder:validation:XValidation:rule="self.action != 'HandOver' || (has(self.target.grant) && has(self.target.engineer))",message="spec.target: HandOver takes grant and engineer"
 // +kubebuilder:validation:XValidation:rule="self.action != 'Revoke' || !has(self.target.request)",message="spec.target: Revoke takes grant, namespace or cluster; a request is denied, not revoked"
 type SupportAccessDecisionSpec struct {
-	// action is Approve, Deny, Shorten or Revoke. Approve and Deny need the verb approve on the grant, Shorten and Revoke
+	// action is Approve, Deny, Shorten, Revoke or HandOver. Approve and Deny need the verb approve on the grant, the others
 	// the verb revoke.
 	//
 	// +required
@@ -130,7 +134,7 @@ type DecisionTarget struct {
 	// +kubebuilder:validation:Enum=All
 	Cluster string `json:"cluster,omitempty"`
 
-	// engineer narrows a Revoke to one person. Empty means all of them.
+	// engineer narrows a Revoke to one person, and says whose credential a HandOver replaces. Empty means all of them.
 	//
 	// +optional
 	// +kubebuilder:validation:MinLength=1

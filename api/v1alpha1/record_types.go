@@ -260,6 +260,15 @@ type SupportAccessRecordStatus struct {
 	// +kubebuilder:validation:MaxItems=16
 	HandedOver []EngineerInstant `json:"handedOver,omitempty"`
 
+	// replacedCredentials are, of each engineer whose credential was replaced, the one that was replaced last. Nobody comes
+	// in with it any more.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=16
+	ReplacedCredentials []ReplacedCredential `json:"replacedCredentials,omitempty"`
+
 	// disconnectedTime is when, after the end, every replica of the gateway had said that nobody is connected any more.
 	//
 	// +optional
@@ -377,6 +386,33 @@ type EngineerInstant struct {
 	// +kubebuilder:validation:Pattern=`^2[0-9]{3}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9][.][0-9]{6}(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
 	// +kubebuilder:validation:XValidation:rule="self >= timestamp('2000-01-01T00:00:00Z') && self < timestamp('3000-01-01T00:00:00Z')",message="must be an instant such as 2026-12-01T18:00:00.000000Z"
 	Time metav1.MicroTime `json:"time"`
+}
+
+// ReplacedCredential is a credential of the transport Gateway in whose place there is another.
+type ReplacedCredential struct {
+	// name is the person.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	Name string `json:"name"`
+
+	// hash is the SHA-256 of the credential that was replaced.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=71
+	// +kubebuilder:validation:Pattern=`^sha256:[0-9a-f]{64}$`
+	Hash string `json:"hash"`
+
+	// decisionTime is when the decision was made by which it was replaced. An earlier one, or another of the same second, has
+	// nothing left to do.
+	//
+	// +required
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^2[0-9]{3}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
+	// +kubebuilder:validation:XValidation:rule="self >= timestamp('2000-01-01T00:00:00Z') && self < timestamp('3000-01-01T00:00:00Z')",message="must be an instant such as 2026-12-01T18:00:00Z"
+	DecisionTime metav1.Time `json:"decisionTime"`
 }
 
 // Transition is one thing that happened to a grant.

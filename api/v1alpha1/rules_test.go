@@ -117,6 +117,8 @@ func TestWhatIsAcceptedOnCreate(t *testing.T) {
 			"approve a namespace":               {[]edit{set("spec", "{action: Approve, reason: yes it is, target: {namespace: All}}")}, "Approve and Deny take grant or request"},
 			"deny the cluster":                  {[]edit{set("spec", "{action: Deny, reason: not now, target: {cluster: All}}")}, "Approve and Deny take grant or request"},
 			"shorten a namespace":               {[]edit{set("spec.target", "{namespace: All}")}, "Shorten takes grant"},
+			"hand over to nobody in particular": {[]edit{unset("spec.expirationTime"), set("spec.action", "HandOver")}, "HandOver takes grant and engineer"},
+			"hand over without a grant":         {[]edit{unset("spec.expirationTime"), set("spec.action", "HandOver"), set("spec.target", "{namespace: All, engineer: ana}")}, "HandOver takes grant and engineer"},
 			"shorten for one engineer":          {[]edit{set("spec.target.engineer", "ana")}, "narrows a Revoke to one person"},
 			"revoke for one engineer":           {[]edit{set("spec", "{action: Revoke, reason: left, target: {grant: g, engineer: ana}}")}, ""},
 			"revoke a request":                  {[]edit{set("spec", "{action: Revoke, reason: no need, target: {request: r}}")}, "a request is denied, not revoked"},

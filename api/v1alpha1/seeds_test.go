@@ -154,7 +154,7 @@ spec:
   replica: support-access-gateway-abc
 status:
   engineers:
-  - {name: ana@vendor.example, connections: 2, firstSeenTime: "2026-12-01T18:00:00Z", lastSeenTime: "2026-12-01T19:00:00+01:00"}
+  - {name: ana@vendor.example, connections: 2, credentialHash: "sha256:0000000000000000000000000000000000000000000000000000000000000000", firstSeenTime: "2026-12-01T18:00:00Z", lastSeenTime: "2026-12-01T19:00:00+01:00"}
   renewTime: "2026-12-01T18:00:00.250000Z"
   cutTime: "2026-12-02T18:00:00.000001Z"
   cutReason: Expired
@@ -186,6 +186,7 @@ status:
   removedEngineers: [{name: cy, time: "2026-12-01T18:05:00.000000Z", by: admin@customer.example}]
   firstUses: [{name: ana, time: "2026-12-01T18:10:00.000000Z"}]
   handedOver: [{name: ana, time: "2026-12-01T18:10:01.000000Z"}]
+  replacedCredentials: [{name: ana, hash: "sha256:0000000000000000000000000000000000000000000000000000000000000000", decisionTime: "2026-12-01T18:11:00Z"}]
   disconnectedTime: "2026-12-02T18:00:01.500000Z"
   endTime: "2026-12-02T18:00:00.000001Z"
   endReason: Expired

@@ -130,6 +130,13 @@ type EngineerSession struct {
 	// +kubebuilder:validation:MaxLength=128
 	Name string `json:"name"`
 
+	// credentialHash is the SHA-256 of the credential with which this person last came in.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=71
+	// +kubebuilder:validation:Pattern=`^sha256:[0-9a-f]{64}$`
+	CredentialHash string `json:"credentialHash,omitempty"`
+
 	// connections is how many connections are open now.
 	//
 	// +optional

@@ -68,6 +68,9 @@ func latchedIn(record *v1alpha1.SupportAccessRecord, d *v1alpha1.SupportAccessDe
 		return status.ExpirationTime != nil && !status.ExpirationTime.After(d.Spec.ExpirationTime.Time)
 	case d.Spec.Action == v1alpha1.ActionRevoke && d.Spec.Target.Engineer != "":
 		return removedIn(record, d.Spec.Target.Engineer) || !slices.Contains(record.Spec.Engineers, d.Spec.Target.Engineer)
+	case d.Spec.Action == v1alpha1.ActionHandOver:
+		return record.Spec.Transport != v1alpha1.TransportGateway || replacedIn(record, d) || removedIn(record, d.Spec.Target.Engineer) ||
+			!slices.Contains(record.Spec.Engineers, d.Spec.Target.Engineer)
 	case d.Spec.Action == v1alpha1.ActionDeny:
 		return status.ProvisionedTime != nil
 	case d.Spec.Action == v1alpha1.ActionApprove:
@@ -89,11 +92,17 @@ func actedOn(record *v1alpha1.SupportAccessRecord, d *v1alpha1.SupportAccessDeci
 		return record.Status.EndReason == v1alpha1.EndDenied
 	case d.Spec.Action == v1alpha1.ActionShorten:
 		return record.Status.ExpirationTime != nil && record.Status.ExpirationTime.Time.Equal(d.Spec.ExpirationTime.Time)
+	case d.Spec.Action == v1alpha1.ActionHandOver:
+		return replacedIn(record, d)
 	case d.Spec.Target.Engineer != "":
 		return removedIn(record, d.Spec.Target.Engineer)
 	default:
 		return true
 	}
+}
+
+func replacedIn(record *v1alpha1.SupportAccessRecord, d *v1alpha1.SupportAccessDecision) bool {
+	return lifecycle.Replaced(record, d.Spec.Target.Engineer, d.CreationTimestamp.Time)
 }
 
 func removedIn(record *v1alpha1.SupportAccessRecord, engineer string) bool {

@@ -20,10 +20,14 @@ func (s *sight) throughGateway() bool { return s.transport() == v1alpha1.Transpo
 
 // tell finds the credentials of which the status does not speak yet: a pass that made one may have died before it could.
 func (r *Reconciler) tell(ctx context.Context, s *sight, order access.Order) outcome {
-	var done outcome
+	done := r.replaceAll(ctx, s, order)
+	if overtaken(done.problem) {
+		return done
+	}
 	for _, engineer := range order.Engineers {
 		secret := s.credentials[access.IdentityName(order.Grant, engineer.Name)]
-		if secret == nil || s.toldHash(engineer.Name, access.HashOf(secret)) {
+		fresh := slices.ContainsFunc(done.credentials, func(c access.Credential) bool { return c.Engineer == engineer.Name })
+		if secret == nil || fresh || s.toldHash(engineer.Name, access.HashOf(secret)) {
 			continue
 		}
 		credential, err := r.find(ctx, s, order, engineer)

@@ -498,7 +498,7 @@ func (r *Reconciler) seeLostCredentials(ctx context.Context, s *sight, engineers
 			return err
 		}
 		if s.throughGateway() {
-			if secretLost && !s.handedOver(engineer) {
+			if secretLost && !s.handedOver(engineer) && !s.replacingOpaque(engineer) {
 				s.world.LostCredentials = append(s.world.LostCredentials, engineer)
 			}
 			continue

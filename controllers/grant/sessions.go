@@ -141,7 +141,7 @@ func (r *Reconciler) handOver(ctx context.Context, s *sight, order access.Order)
 			continue
 		}
 		at := s.handoverDue(secret)
-		if !s.now.Before(at) || hasInstant(s.record.Status.FirstUses, engineer.Name) || s.handedOver(engineer.Name) {
+		if !s.now.Before(at) || s.usedCredential(engineer.Name, access.HashOf(secret)) || s.handedOver(engineer.Name) {
 			due = append(due, engineer.Name)
 			continue
 		}
@@ -183,7 +183,7 @@ func (r *Reconciler) recordHandover(ctx context.Context, s *sight, engineer stri
 	return r.updateRecord(ctx, s, func(record *v1alpha1.SupportAccessRecord) {
 		record.Status.HandedOver = append(record.Status.HandedOver, v1alpha1.EngineerInstant{Name: engineer, Time: metav1.NewMicroTime(s.now)})
 		why := "its time in the cluster is over"
-		if hasInstant(record.Status.FirstUses, engineer) {
+		if s.usedCredential(engineer, s.hashOf(engineer)) {
 			why = "it was used"
 		}
 		addTransition(record, s.now, v1alpha1.TransitionHandedOver, lifecycle.Operator, "the credential of "+engineer+" was taken out of the cluster: "+why)

@@ -49,6 +49,30 @@ func (k Keeper) ensureOpaque(ctx context.Context, order Order, engineer v1alpha1
 	return nil
 }
 
+// Replace puts another credential in the place of the one with a hash, with whose Secret it begins where that is still
+// there. What an earlier pass put there it reads.
+func (k Keeper) Replace(ctx context.Context, order Order, engineer v1alpha1.Engineer, hash string, until Until) (Credential, error) {
+	if err := until.check(k.Clock.Now()); err != nil {
+		return Credential{}, err
+	}
+	if order.Cluster.Server == "" {
+		return Credential{}, fmt.Errorf("replace the credential of %q: the address of the gateway is not known", engineer.Name)
+	}
+	secret := credential(order, engineer.Name)
+	err := k.Live.Get(ctx, client.ObjectKeyFromObject(secret), secret)
+	if err == nil && HashOf(secret) == hash {
+		uid := secret.UID
+		err = k.Client.Delete(ctx, secret, client.Preconditions{UID: &uid})
+	}
+	if client.IgnoreNotFound(err) != nil {
+		return Credential{}, fmt.Errorf("delete the replaced credential of %q: %w", engineer.Name, err)
+	}
+	if err := k.ensureReader(ctx, order, engineer.Name, until); err != nil {
+		return Credential{}, err
+	}
+	return k.issue(ctx, order, engineer, until)
+}
+
 // HashOf returns the hash of the credential that a Secret of the transport Gateway holds, empty if it holds none.
 func HashOf(secret metav1.Object) string { return secret.GetAnnotations()[AnnotationHash] }
 

@@ -35,3 +35,27 @@ func TestACredentialIsHandedOverOnlyWhereThereIsOne(t *testing.T) {
 		}
 	}
 }
+
+func TestACredentialIsReplacedOnlyWhereTheGatewayKnowsOne(t *testing.T) {
+	known := v1alpha1.EngineerStatus{Name: gen.Engineer, CredentialHash: "sha256:00"}
+	with := func(e v1alpha1.EngineerStatus) func(*v1alpha1.SupportAccessGrant) {
+		return func(g *v1alpha1.SupportAccessGrant) { g.Status.Engineers = []v1alpha1.EngineerStatus{e} }
+	}
+	for sentence, c := range map[string]struct {
+		mods     []func(*v1alpha1.SupportAccessGrant)
+		engineer string
+		code     int
+		wrong    string
+	}{
+		"handed over before":   {[]func(*v1alpha1.SupportAccessGrant){inState(v1alpha1.StateActive), with(known)}, "", exitOK, ""},
+		"one who is not on it": {[]func(*v1alpha1.SupportAccessGrant){inState(v1alpha1.StateActive), with(known)}, "eve@vendor.example", -1, "ENGINEER: eve@vendor.example has no access by a"},
+		"direct":               {[]func(*v1alpha1.SupportAccessGrant){inState(v1alpha1.StateActive), with(v1alpha1.EngineerStatus{Name: gen.Engineer})}, "", -1, "--again: a is Direct"},
+		"not yet open":         {[]func(*v1alpha1.SupportAccessGrant){inState(v1alpha1.StateOpening)}, "", exitNotOpen, "there is no kubeconfig yet"},
+		"ended":                {[]func(*v1alpha1.SupportAccessGrant){inState(v1alpha1.StateExpired), with(known)}, "", exitEnded, "a is Expired"},
+	} {
+		got, err := toReplace(gen.Grant("a", gen.Namespace, c.mods...), c.engineer)
+		if codeOf(err) != c.code || err != nil && !strings.Contains(err.Error(), c.wrong) || (err == nil) != (got != nil) {
+			t.Errorf("%s: got %+v, %v, want %d %q", sentence, got, err, c.code, c.wrong)
+		}
+	}
+}

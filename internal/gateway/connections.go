@@ -37,7 +37,9 @@ type connection struct {
 	grant    types.NamespacedName
 	uid      types.UID
 	engineer string
-	limits   limits
+	// hash is of the credential that it is used with.
+	hash   string
+	limits limits
 	// exchanges are the requests that are under way.
 	exchanges map[*exchange]struct{}
 	// cut is why it was closed, nil while it is open.
@@ -99,14 +101,14 @@ func (c *connection) enter(x *exchange) *refusal {
 	if c.cut != nil {
 		return x.over(c.cut)
 	}
-	if c.engineer != "" && (c.uid != x.standing.uid || c.engineer != x.engineer) {
+	if c.engineer != "" && (c.uid != x.standing.uid || c.hash != x.hash) {
 		return badRequest("this connection is in use with another credential: make another connection")
 	}
 	if c.engineer == "" {
 		if n := l.countOf(x.standing.uid, x.engineer); n >= x.standing.limits.connections {
 			return tooMany(n)
 		}
-		c.grant, c.uid, c.engineer = x.standing.key, x.standing.uid, x.engineer
+		c.grant, c.uid, c.engineer, c.hash = x.standing.key, x.standing.uid, x.engineer, x.hash
 	}
 	c.limits = x.standing.limits
 	c.exchanges[x] = struct{}{}
@@ -141,18 +143,22 @@ func (l *connections) countOf(uid types.UID, engineer string) int {
 // belongsTo reports whether a connection is a grant's. Whose it is is written once, under the lock of the list.
 func (c *connection) belongsTo(uid types.UID) bool { return c.uid == uid }
 
-// Cut ends what is open of a grant, but for the engineers who may stay. It returns at once, and calls done when the last
-// connection is closed, with how many there were.
+// Cut ends what is open of a grant, but for the engineers who may stay with the credential that they have. It returns at
+// once, and calls done when the last connection is closed, with how many there were.
 func (l *connections) Cut(cutting Cutting, done func(connections int)) {
 	why := &end{reason: cutting.Reason, message: cutting.Message}
-	var leaving []*connection
+	leaving := map[*connection]*end{}
 	l.mu.Lock()
 	if cutting.Over {
 		l.closed[cutting.Grant] = why
 	}
 	for c := range l.open {
-		if c.belongsTo(cutting.Grant) && !slices.Contains(cutting.Staying, c.engineer) {
-			leaving = append(leaving, c)
+		switch {
+		case !c.belongsTo(cutting.Grant):
+		case !slices.Contains(cutting.Staying, c.engineer):
+			leaving[c] = why
+		case cutting.Credentials[c.hash] != c.engineer:
+			leaving[c] = credentialReplaced()
 		}
 	}
 	l.mu.Unlock()
@@ -162,7 +168,7 @@ func (l *connections) Cut(cutting Cutting, done func(connections int)) {
 	}
 	go func() {
 		var group sync.WaitGroup
-		for _, c := range leaving {
+		for c, why := range leaving {
 			group.Go(func() { c.close(why) })
 		}
 		group.Wait()

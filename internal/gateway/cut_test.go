@@ -3,6 +3,7 @@ package gateway
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
@@ -21,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"supportaccess.dev/operator/api/v1alpha1"
+	"supportaccess.dev/operator/internal/access"
 	"supportaccess.dev/operator/test/gen"
 )
 
@@ -234,6 +236,60 @@ func TestWhoIsTakenOffIsCutAndTheOthersStay(t *testing.T) {
 	}
 }
 
+func TestACredentialThatIsReplacedLetsNobodyInAndIsCutWithTheControllerStopped(t *testing.T) {
+	w := open(t)
+	g := w.grant("case-1")
+	other := w.grant("case-2")
+	watching(w)
+	_, lines := w.watch(w.client(), g.token)
+	w.watch(w.client(), other.token)
+	// Whoever decided needs no controller: what is asked to be replaced is void.
+	decision := gen.Decision("again", gen.Namespace, gen.HandingOver("case-1", gen.Engineer), gen.WithDecisionTime(w.clock.Now()))
+	if err := w.objects.Create(t.Context(), decision); err != nil {
+		t.Fatal(err)
+	}
+	w.look("case-1")
+	if last, _ := lines.ReadString('\n'); !strings.Contains(last, v1alpha1.TransitionCredentialReplaced) {
+		t.Errorf("the last event is %q", last)
+	}
+	eventually(t, "the other grant's watch alone is open", func() bool { return w.gateway.connections.count() == 1 })
+	if status, body := w.get(g.token, "/api/v1/namespaces/mail-archive/configmaps"); status != http.StatusUnauthorized {
+		t.Errorf("with the replaced credential: %d %s", status, body)
+	}
+	w.answers(func(response http.ResponseWriter, _ *http.Request) { response.WriteHeader(http.StatusOK) })
+	// The controller makes another: the old one stays void, also where the status tells of it, and the new one is let in.
+	token, err := access.NewToken(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := g.Status.Engineers[0].CredentialHash
+	change(w, gen.Record(g.SupportAccessGrant), func(r *v1alpha1.SupportAccessRecord) {
+		r.Status.ReplacedCredentials = []v1alpha1.ReplacedCredential{{Name: gen.Engineer, Hash: old, DecisionTime: decision.CreationTimestamp}}
+	})
+	w.look("case-1")
+	if status, body := w.get(g.token, "/api/v1/namespaces/mail-archive/configmaps"); status != http.StatusUnauthorized {
+		t.Errorf("with the replaced credential, once it is on record: %d %s", status, body)
+	}
+	hash, _ := access.TokenHash(token)
+	told := &v1alpha1.SupportAccessGrant{}
+	if err := w.objects.Get(t.Context(), client.ObjectKeyFromObject(g.SupportAccessGrant), told); err != nil {
+		t.Fatal(err)
+	}
+	told.Status.Engineers[0].CredentialHash = hash
+	if err := w.objects.Status().Update(t.Context(), told); err != nil {
+		t.Fatal(err)
+	}
+	w.look("case-1")
+	if status, body := w.get(token, "/api/v1/namespaces/mail-archive/configmaps"); status != http.StatusOK {
+		t.Errorf("with the new credential: %d %s", status, body)
+	}
+	session := &v1alpha1.SupportAccessSession{}
+	key := client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: sessionName("replica-1", g.UID)}
+	if err := w.objects.Get(t.Context(), key, session); err != nil || session.Status.Engineers[0].CredentialHash != hash {
+		t.Errorf("the session says %+v, %v: want that the new credential was used", session.Status, err)
+	}
+}
+
 func TestARequestThatIsOnItsWayInWhenTheGrantEndsDoesNotGetThrough(t *testing.T) {
 	w := open(t)
 	g := w.grant("case-1")
@@ -279,7 +335,7 @@ func TestWhoArrivesInTheMomentOfTheEndIsAcknowledgedToo(t *testing.T) {
 	g := w.grant("case-1")
 	w.revoke("case-1")
 	s := w.gateway.sessions
-	if err := s.Arrive(t.Context(), &standing{key: client.ObjectKeyFromObject(g.SupportAccessGrant), uid: g.UID}, gen.Engineer); err != nil {
+	if err := s.Arrive(t.Context(), &standing{key: client.ObjectKeyFromObject(g.SupportAccessGrant), uid: g.UID}, gen.Engineer, "sha256:00"); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.renew(t.Context()); err != nil {

@@ -18,6 +18,8 @@ type exchange struct {
 	id       string
 	standing *standing
 	engineer string
+	// hash is of the credential that it came with.
+	hash     string
 	request  *http.Request
 	info     *apirequest.RequestInfo
 	received time.Time

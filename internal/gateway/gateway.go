@@ -32,8 +32,8 @@ type recorder interface {
 
 // presences make known that an engineer is there, before the first request goes on.
 type presences interface {
-	// Arrive returns when it is known that this replica lets an engineer in.
-	Arrive(ctx context.Context, s *standing, engineer string) error
+	// Arrive returns when it is known that this replica lets an engineer in, with a credential that has a hash.
+	Arrive(ctx context.Context, s *standing, engineer, hash string) error
 }
 
 // freshness says whether what the gateway knows of grants is what the API server knows.
@@ -85,7 +85,7 @@ func (h *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(w, unavailable(notLooked))
 		return
 	}
-	s, engineer, refused := h.identify(r)
+	who, refused := h.identify(r)
 	if refused != nil {
 		h.counters.denied("credential")
 		answer(w, refused)
@@ -100,7 +100,7 @@ func (h *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	x := &exchange{
-		id: uuid.NewString(), standing: s, engineer: engineer, request: r, info: info, received: received,
+		id: uuid.NewString(), standing: who.standing, engineer: who.engineer, hash: who.hash, request: r, info: info, received: received,
 		longRunning: h.longRunning(r, info), cancel: cancel,
 	}
 	h.serve(w, r.WithContext(context.WithValue(ctx, exchangeKey{}, x)), x)
@@ -109,21 +109,28 @@ func (h *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // notLooked is why nobody is let in yet.
 const notLooked = "the gateway has just begun and does not know every grant yet: try again"
 
+// bearer is who comes with a credential: an engineer of a grant.
+type bearer struct {
+	hash     string
+	standing *standing
+	engineer string
+}
+
 // identify finds out whose credential a request carries.
-func (h *door) identify(r *http.Request) (*standing, string, *refusal) {
+func (h *door) identify(r *http.Request) (bearer, *refusal) {
 	scheme, token, found := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !found || !strings.EqualFold(scheme, "Bearer") {
-		return nil, "", unknownCredential()
+		return bearer{}, unknownCredential()
 	}
 	hash, ok := access.TokenHash(strings.TrimSpace(token))
 	if !ok {
-		return nil, "", unknownCredential()
+		return bearer{}, unknownCredential()
 	}
 	s, engineer, ok := h.grants.await(r.Context(), hash)
 	if !ok {
-		return nil, "", unknownCredential()
+		return bearer{}, unknownCredential()
 	}
-	return s, engineer, nil
+	return bearer{hash: hash, standing: s, engineer: engineer}, nil
 }
 
 // serve decides, records, and forwards. The order is what makes it safe: nothing is forwarded that is not on record, and
@@ -148,7 +155,7 @@ func (h *door) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 		h.counters.completed(x.info.Verb, status)
 		h.recorder.Completed(context.WithoutCancel(r.Context()), x, status)
 	}()
-	if err := h.presence.Arrive(r.Context(), x.standing, x.engineer); err != nil {
+	if err := h.presence.Arrive(r.Context(), x.standing, x.engineer, x.hash); err != nil {
 		status = http.StatusServiceUnavailable
 		answer(w, unavailable("it could not be made known that you are here"))
 		return
@@ -166,7 +173,7 @@ func (h *door) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 		return
 	}
 	defer c.leave(x)
-	if ended := h.grants.endOf(x.standing.key, x.standing.uid, x.engineer); ended != nil {
+	if ended := h.grants.endOf(x); ended != nil {
 		x.cause.CompareAndSwap(nil, ended)
 		answer(writer, x.over(ended))
 		return
@@ -179,7 +186,7 @@ func (h *door) decide(r *http.Request, x *exchange) *refusal {
 	if stale := h.freshness.Stale(); stale != "" {
 		return unavailable(stale)
 	}
-	if ended := h.grants.endOf(x.standing.key, x.standing.uid, x.engineer); ended != nil {
+	if ended := h.grants.endOf(x); ended != nil {
 		return x.over(ended)
 	}
 	verdict := x.standing.verdict(x.received)

@@ -60,6 +60,8 @@ type Cutting struct {
 	Grant types.UID
 	// Staying are the engineers who may stay, in Namespaces; nobody where the grant itself is over.
 	Staying []string
+	// Credentials are those with which they may stay, by their hashes.
+	Credentials map[string]string
 	// Reason is why, in one word, and Message in a sentence.
 	Reason, Message string
 	// Over says that the grant has ended for ever.
@@ -107,7 +109,7 @@ func (g *Grants) Reconcile(ctx context.Context, request reconcile.Request) (reco
 		g.Cut(Cutting{Grant: s.uid, Reason: ended.reason, Message: ended.message, Over: s.over(verdict)})
 		return g.again(verdict, now), nil
 	}
-	g.Cut(Cutting{Grant: s.uid, Staying: verdict.Engineers, Reason: v1alpha1.TransitionEngineerRemoved, Message: "you were taken off the grant"})
+	g.Cut(Cutting{Grant: s.uid, Staying: verdict.Engineers, Credentials: s.hashes, Reason: v1alpha1.TransitionEngineerRemoved, Message: "you were taken off the grant"})
 	return g.again(verdict, now), nil
 }
 
@@ -154,13 +156,6 @@ func (g *Grants) see(ctx context.Context, key types.NamespacedName, now time.Tim
 		s.caseID = record.Spec.Case.ID
 	}
 	s.facts = lifecycle.Facts{Grant: grant, Record: record}
-	if grant != nil {
-		for _, e := range grant.Status.Engineers {
-			if e.CredentialHash != "" {
-				s.hashes[e.CredentialHash] = e.Name
-			}
-		}
-	}
 	for _, step := range []func(context.Context, *standing) error{g.seeDecisions, g.seeRoles} {
 		if err := step(ctx, s); err != nil {
 			return nil, err
@@ -172,6 +167,7 @@ func (g *Grants) see(ctx context.Context, key types.NamespacedName, now time.Tim
 	}
 	s.judge(now, policies, gone)
 	g.seeWithdrawn(s)
+	s.seeCredentials(now)
 	return s, nil
 }
 
@@ -352,7 +348,8 @@ func (g *Grants) await(ctx context.Context, hash string) (s *standing, engineer 
 
 // endOf returns why an engineer of a grant may not come in now, nil if the engineer may. It looks at the grant as it is
 // known now, not as it was when the request came.
-func (g *Grants) endOf(key types.NamespacedName, uid types.UID, engineer string) *end {
+func (g *Grants) endOf(x *exchange) *end {
+	key, uid := x.standing.key, x.standing.uid
 	g.mu.RLock()
 	ended, s := g.ended[uid], g.byKey[key]
 	g.mu.RUnlock()
@@ -362,7 +359,7 @@ func (g *Grants) endOf(key types.NamespacedName, uid types.UID, engineer string)
 	case s == nil || s.uid != uid:
 		return &end{reason: v1alpha1.EndDeleted, message: "the grant is gone"}
 	default:
-		return s.endOf(engineer, g.Clock.Now())
+		return s.endOf(x.engineer, x.hash, g.Clock.Now())
 	}
 }
 

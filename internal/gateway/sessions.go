@@ -52,8 +52,14 @@ type said struct {
 	object *v1alpha1.SupportAccessSession
 	// lost says that somebody else has written or deleted it since.
 	lost bool
-	// arrived are the engineers who were let in, with the instant of the first time.
-	arrived map[string]metav1.Time
+	// arrived are the engineers who were let in.
+	arrived map[string]arrival
+}
+
+// arrival is an engineer who was let in: when for the first time, and with which credential the last.
+type arrival struct {
+	first metav1.Time
+	hash  string
 }
 
 // sessionName returns the name of the object of one replica and one grant.
@@ -63,18 +69,22 @@ func sessionName(replica string, uid types.UID) string {
 }
 
 // Arrive writes the object before the first request of an engineer goes on.
-func (s *sessions) Arrive(ctx context.Context, of *standing, engineer string) error {
+func (s *sessions) Arrive(ctx context.Context, of *standing, engineer, hash string) error {
 	known := s.of(of.uid)
 	known.busy.Lock()
 	defer known.busy.Unlock()
-	if _, ok := known.arrived[engineer]; ok {
+	before, came := known.arrived[engineer]
+	if came && before.hash == hash {
 		return nil
 	}
 	arrived := maps.Clone(known.arrived)
 	if arrived == nil {
-		arrived = map[string]metav1.Time{}
+		arrived = map[string]arrival{}
 	}
-	arrived[engineer] = metav1.NewTime(s.clock.Now().Truncate(time.Second))
+	if !came {
+		before.first = metav1.NewTime(s.clock.Now().Truncate(time.Second))
+	}
+	arrived[engineer] = arrival{first: before.first, hash: hash}
 	wanted := &v1alpha1.SupportAccessSession{
 		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: sessionName(s.replica, of.uid), OwnerReferences: s.owner},
 		Spec: v1alpha1.SupportAccessSessionSpec{
@@ -105,12 +115,12 @@ func (s *sessions) of(uid types.UID) *said {
 }
 
 // status says who is connected now.
-func (s *sessions) status(of *v1alpha1.SupportAccessSession, arrived map[string]metav1.Time) v1alpha1.SupportAccessSessionStatus {
+func (s *sessions) status(of *v1alpha1.SupportAccessSession, arrived map[string]arrival) v1alpha1.SupportAccessSessionStatus {
 	now := metav1.NewMicroTime(s.clock.Now())
 	status := v1alpha1.SupportAccessSessionStatus{RenewTime: &now}
 	present := s.presenceOf(of.Spec.Grant.UID)
-	for name, first := range arrived {
-		seen := v1alpha1.EngineerSession{Name: name, FirstSeenTime: &first, LastSeenTime: &first}
+	for name, came := range arrived {
+		seen := v1alpha1.EngineerSession{Name: name, CredentialHash: came.hash, FirstSeenTime: &came.first, LastSeenTime: &came.first}
 		for _, before := range of.Status.Engineers {
 			if before.Name == name && before.LastSeenTime != nil {
 				seen.LastSeenTime = before.LastSeenTime

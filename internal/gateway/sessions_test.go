@@ -35,7 +35,7 @@ func TestWhatSomebodyElseWroteOrDeletedIsSaidAnew(t *testing.T) {
 				},
 			}
 			of := &standing{key: types.NamespacedName{Namespace: "mail-archive", Name: "case-4711"}, uid: "uid-1"}
-			if err := s.Arrive(t.Context(), of, "ana@vendor.example"); err != nil {
+			if err := s.Arrive(t.Context(), of, "ana@vendor.example", "sha256:00"); err != nil {
 				t.Fatal(err)
 			}
 			found := &v1alpha1.SupportAccessSession{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: sessionName("gateway-1", "uid-1")}}

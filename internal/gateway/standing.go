@@ -52,8 +52,28 @@ type end struct {
 	reason, message string
 }
 
-// endOf returns why an engineer may not come in at an instant, nil if the engineer may.
-func (s *standing) endOf(engineer string, now time.Time) *end {
+// seeCredentials notes with which credentials engineers may come in: those of the status, but for one that was replaced, or
+// that a decision asks to replace. The status follows the record, and the record the decision.
+func (s *standing) seeCredentials(now time.Time) {
+	grant, record := s.facts.Grant, s.facts.Record
+	if grant == nil {
+		return
+	}
+	void := map[string]bool{}
+	for _, r := range record.Status.ReplacedCredentials {
+		void[r.Hash] = true
+	}
+	replaced := s.verdict(now).Replaced
+	for _, e := range grant.Status.Engineers {
+		asked := slices.ContainsFunc(replaced, func(r lifecycle.Replacement) bool { return r.Engineer == e.Name })
+		if e.CredentialHash != "" && !void[e.CredentialHash] && !asked {
+			s.hashes[e.CredentialHash] = e.Name
+		}
+	}
+}
+
+// endOf returns why an engineer may not come in with a credential at an instant, nil if the engineer may.
+func (s *standing) endOf(engineer, hash string, now time.Time) *end {
 	verdict := s.verdict(now)
 	if ended := endOfVerdict(s, verdict); ended != nil {
 		return ended
@@ -61,7 +81,15 @@ func (s *standing) endOf(engineer string, now time.Time) *end {
 	if !slices.Contains(verdict.Engineers, engineer) {
 		return &end{reason: v1alpha1.TransitionEngineerRemoved, message: engineer + " was taken off the grant"}
 	}
+	if s.hashes[hash] != engineer {
+		return credentialReplaced()
+	}
 	return nil
+}
+
+// credentialReplaced is why nobody comes in with a credential that another was put in the place of.
+func credentialReplaced() *end {
+	return &end{reason: v1alpha1.TransitionCredentialReplaced, message: "your credential was replaced: ask for the new one"}
 }
 
 // verdict is the lifecycle's, the same as the controller's.

@@ -69,6 +69,7 @@ func standing(f Facts) Verdict {
 		return slices.ContainsFunc(v.Removed, func(r Removal) bool { return r.Engineer == name })
 	})
 	v.Namespaces = remaining(f)
+	v.Replaced = replaced(f, v.Engineers)
 	return v
 }
 
@@ -317,6 +318,40 @@ func removed(f Facts) []Removal {
 		add(Removal{Engineer: name, By: Unknown, Message: "the credential was deleted by hand" + byUnknown})
 	}
 	return out
+}
+
+// replaced returns the people whose credential decisions ask to replace, each by the latest of them, unless that is on
+// record already.
+func replaced(f Facts, engineers []string) []Replacement {
+	if f.Record.Spec.Transport != v1alpha1.TransportGateway {
+		return nil
+	}
+	latest := map[string]Replacement{}
+	for i := range f.Decisions {
+		d := &f.Decisions[i]
+		person, made := d.Spec.Target.Engineer, d.CreationTimestamp.Time
+		if d.Spec.Action != v1alpha1.ActionHandOver || !slices.Contains(engineers, person) || !Concerns(d, grantOf(f)) || Replaced(f.Record, person, made) {
+			continue
+		}
+		if known, ok := latest[person]; !ok || made.After(known.Decided) {
+			latest[person] = Replacement{Engineer: person, By: by(d), Message: said("the credential was replaced", d), Decided: made}
+		}
+	}
+	var out []Replacement
+	for _, person := range engineers {
+		if r, ok := latest[person]; ok {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// Replaced reports whether it is on record that an engineer's credential was replaced by a decision made at an instant, or
+// by a later one. Within the same second they are one.
+func Replaced(record *v1alpha1.SupportAccessRecord, engineer string, decided time.Time) bool {
+	return slices.ContainsFunc(record.Status.ReplacedCredentials, func(r v1alpha1.ReplacedCredential) bool {
+		return r.Name == engineer && !r.DecisionTime.Time.Before(decided)
+	})
 }
 
 // GrantKey is what of a grant decides whether a decision concerns it.

@@ -84,6 +84,9 @@ type Verdict struct {
 	Removed []Removal
 	// Namespaces are where access may be now, the empty string standing for the whole cluster. Meaningful with WantsOpen.
 	Namespaces []string
+	// Replaced are the engineers whose credential is to be replaced, and nobody may come in with the present one. Meaningful
+	// with WantsOpen and the transport Gateway.
+	Replaced []Replacement
 	// End is how the record's grant ends, nil while it does not.
 	End *End
 	// NameUsed says that the grant carries a used name: the record is another grant's, and End speaks of that one.
@@ -118,6 +121,18 @@ type Removal struct {
 	By string
 	// Message says why.
 	Message string
+}
+
+// Replacement is an engineer whose credential is to be replaced.
+type Replacement struct {
+	// Engineer is the person.
+	Engineer string
+	// By is who decided.
+	By string
+	// Message says why.
+	Message string
+	// Decided is when it was decided, by the API server's clock.
+	Decided time.Time
 }
 
 // Settled are the instants at which access starts and ends.

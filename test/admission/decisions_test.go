@@ -25,6 +25,8 @@ func onGrant(name string) func(*v1alpha1.SupportAccessDecision) {
 	return func(d *v1alpha1.SupportAccessDecision) { d.Spec.Target = v1alpha1.DecisionTarget{Grant: name} }
 }
 
+func onEngineer(d *v1alpha1.SupportAccessDecision) { d.Spec.Target.Engineer = "ana@vendor.example" }
+
 func onRequest(d *v1alpha1.SupportAccessDecision) {
 	d.Spec.Target = v1alpha1.DecisionTarget{Request: "wish"}
 }
@@ -49,6 +51,9 @@ func TestToDecideTakesTheVerb(t *testing.T) {
 		},
 		"shorten a grant": {
 			w.bob, decision(mail, doing(v1alpha1.ActionShorten)), "spec.action: Shorten: bob lacks the verb revoke on supportaccessgrants case-1 in namespace mail", w.ana,
+		},
+		"hand over again": {
+			w.bob, decision(mail, doing(v1alpha1.ActionHandOver), onEngineer), "spec.action: HandOver: bob lacks the verb revoke on supportaccessgrants case-1 in namespace mail", w.ana,
 		},
 		"approve with the verb revoke": {
 			w.ana, decision(mail, doing(v1alpha1.ActionApprove)), "spec.action: Approve: ana lacks the verb approve on supportaccessgrants case-1 in namespace mail", w.eve,

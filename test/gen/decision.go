@@ -33,6 +33,11 @@ func RevokingEngineer(grant, engineer string) func(*v1alpha1.SupportAccessDecisi
 	return acting(v1alpha1.ActionRevoke, v1alpha1.DecisionTarget{Grant: grant, Engineer: engineer})
 }
 
+// HandingOver replaces the credential of one engineer of a grant.
+func HandingOver(grant, engineer string) func(*v1alpha1.SupportAccessDecision) {
+	return acting(v1alpha1.ActionHandOver, v1alpha1.DecisionTarget{Grant: grant, Engineer: engineer})
+}
+
 // RevokingNamespace has it revoke every grant of its namespace.
 func RevokingNamespace() func(*v1alpha1.SupportAccessDecision) {
 	return acting(v1alpha1.ActionRevoke, v1alpha1.DecisionTarget{Namespace: v1alpha1.TargetAll})
