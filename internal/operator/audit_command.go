@@ -5,9 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
+	"net/url"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -70,13 +69,14 @@ func reading(ctx context.Context, path string, do func(*sqlite.Store) error) err
 
 // exporting is one run of support-access audit export.
 type exporting struct {
-	path, format    string
-	grant, from, to string
-	query           audit.Query
+	path, format string
+	// filters are flags by the name that a query has for them.
+	filters map[string]*string
+	query   audit.Query
 }
 
 func auditExportCommand() *cobra.Command {
-	x := &exporting{}
+	x := &exporting{filters: map[string]*string{}}
 	command := &cobra.Command{
 		Use:   "export",
 		Short: "Write the log, or some of its entries, to standard output",
@@ -101,51 +101,40 @@ func auditExportCommand() *cobra.Command {
 func (x *exporting) bind(flags *pflag.FlagSet) {
 	bindStore(flags, &x.path)
 	flags.StringVar(&x.format, "format", "jsonl", "jsonl, which can be verified, or csv, which is for reading")
-	flags.StringVar(&x.grant, "grant", "", "only of this grant, NAMESPACE/NAME")
-	flags.StringVar(&x.query.Engineer, "engineer", "", "only of this engineer")
-	flags.StringVar(&x.query.Case, "case", "", "only of this case")
-	flags.StringVar(&x.query.Namespace, "namespace", "", "only what was done in this namespace, or allowed by a grant of it")
-	flags.StringVar(&x.query.Source, "source", "", audit.Source+" for what engineers did, "+audit.SourceLog+" for what was done with the log")
-	flags.StringVar(&x.query.Verb, "verb", "", "only this verb, such as get")
-	flags.StringVar(&x.query.Resource, "resource", "", "only this resource, such as pods/exec or deployments.apps")
-	flags.StringVar((*string)(&x.query.Section), "section", "", "only this section, such as Settings")
-	flags.StringVar((*string)(&x.query.Outcome), "outcome", "", "only Attempted, Succeeded, Refused, Failed or Cut")
-	flags.StringVar(&x.query.Text, "text", "", "only with this in the URI, the command, the cause or the message")
-	flags.StringVar(&x.from, "from", "", "only since this instant, such as 2026-11-22T09:00:00Z")
-	flags.StringVar(&x.to, "to", "", "only before this instant")
+	for name, usage := range map[string]string{
+		"grant":     "only of this grant, NAMESPACE/NAME",
+		"engineer":  "only of this engineer",
+		"case":      "only of this case",
+		"namespace": "only what was done in this namespace, or allowed by a grant of it",
+		"source":    audit.Source + " for what engineers did, " + audit.SourceLog + " for what was done with the log",
+		"verb":      "only this verb, such as get",
+		"resource":  "only this resource, such as pods/exec or deployments.apps",
+		"section":   "only this section, such as Settings",
+		"outcome":   "only Attempted, Succeeded, Refused, Failed or Cut",
+		"text":      "only with this in the URI, the command, the cause or the message",
+		"from":      "only since this instant, such as 2026-11-22T09:00:00Z",
+		"to":        "only before this instant",
+	} {
+		x.filters[name] = flags.String(name, "", usage)
+	}
 }
 
-// complete reads the flags that are more than a word.
+// complete reads the flags.
 func (x *exporting) complete() error {
 	if x.format != "jsonl" && x.format != "csv" {
 		return fmt.Errorf("--format: %q is neither jsonl nor csv", x.format)
 	}
-	if x.grant != "" {
-		namespace, name, ok := strings.Cut(x.grant, "/")
-		if !ok || namespace == "" || name == "" {
-			return fmt.Errorf("--grant: %q is not NAMESPACE/NAME", x.grant)
+	values := url.Values{}
+	for name, value := range x.filters {
+		if *value != "" {
+			values.Set(name, *value)
 		}
-		x.query.Grant = audit.Grant{Namespace: namespace, Name: name}
 	}
-	if s := x.query.Section; s != "" && !slices.Contains(audit.Sections, s) {
-		return fmt.Errorf("--section: %q is none of %q", s, audit.Sections)
+	query, err := audit.ParseQuery(values)
+	if err != nil {
+		return fmt.Errorf("--%w", err)
 	}
-	if o := x.query.Outcome; o != "" && !slices.Contains(audit.Outcomes, o) {
-		return fmt.Errorf("--outcome: %q is none of %q", o, audit.Outcomes)
-	}
-	for _, bound := range []struct {
-		flag, text string
-		into       *time.Time
-	}{{"--from", x.from, &x.query.From}, {"--to", x.to, &x.query.To}} {
-		if bound.text == "" {
-			continue
-		}
-		instant, err := time.Parse(time.RFC3339, bound.text)
-		if err != nil {
-			return fmt.Errorf("%s: write an instant such as 2026-11-22T09:00:00Z: %w", bound.flag, err)
-		}
-		*bound.into = instant
-	}
+	x.query = query
 	return nil
 }
 
