@@ -68,7 +68,7 @@ func (cp *ControlPlane) Restore(ctx context.Context, key string, object []byte) 
 	if err != nil {
 		return fmt.Errorf("put %s into etcd: %w", key, err)
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {
 		return fmt.Errorf("put %s into etcd: it said %s", key, response.Status)
 	}

@@ -127,6 +127,11 @@ func takingFlows() []flow {
 			func(r *run) { r.decide("off-1", gen.RevokingEngineer(theGrant, ana)) },
 			func(r *run) { r.decide("off-2", gen.RevokingEngineer(theGrant, ben)) },
 		}},
+		{name: "ended a while ago, and the name must be kept", before: func(r *run) {
+			opened()(r)
+			r.delete(theGrant)
+			r.newLife(nil, nil).settle()
+		}, acts: []func(*run){func(r *run) { r.step(keptBy) }}},
 		{name: "made again under a used name", before: func(r *run) {
 			opened()(r)
 			r.delete(theGrant)

@@ -115,15 +115,15 @@ func (r *run) comesIn(name, engineer, replica string) {
 	}
 	e := &session.Status.Engineers[known]
 	e.Connections, e.LastSeenTime, e.CredentialHash = e.Connections+1, &now, grant.Status.Engineers[at].CredentialHash
-	r.says(session, err != nil)
+	r.says(session)
 	r.log("%s: %s came in with grant %s", replica, engineer, name)
 }
 
 // says writes what a replica of the gateway says.
-func (r *run) says(session *v1alpha1.SupportAccessSession, first bool) {
+func (r *run) says(session *v1alpha1.SupportAccessSession) {
 	replica := r.stage.gateway[session.Spec.Replica]
 	write := func() error { return replica.Update(r.t.Context(), session) }
-	if first {
+	if session.UID == "" {
 		write = func() error { return replica.Create(r.t.Context(), session) }
 	}
 	if err := write(); err != nil {
@@ -145,7 +145,7 @@ func (r *run) gatewayCuts() {
 			session.Status.CutConnections += session.Status.Engineers[i].Connections
 			session.Status.Engineers[i].Connections = 0
 		}
-		r.says(session, false)
+		r.says(session)
 		r.log("%s: cut grant %s", session.Spec.Replica, key.Name)
 	}
 }
@@ -315,7 +315,7 @@ func (c *course) goOut() {
 		for i := range session.Status.Engineers {
 			session.Status.Engineers[i].Connections = 0
 		}
-		c.says(session, false)
+		c.says(session)
 		c.log("%s: nobody is connected with grant %s", session.Spec.Replica, session.Spec.Grant.Name)
 	}
 }

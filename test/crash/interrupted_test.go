@@ -255,6 +255,7 @@ func (s *theater) overtake(t *testing.T, f flow, write string, quiet *play) {
 	if !old.wire.fired {
 		t.Errorf("the write did not come: %s", write)
 	}
+	r.rest()
 	if outcome := r.outcome(); outcome != quiet.outcome {
 		t.Errorf("it ended as\n%s\nand undisturbed it ends as\n%s", outcome, quiet.outcome)
 	}

@@ -100,8 +100,8 @@ func TestACacheThatHasNotHeardOfTheEndOpensNothing(t *testing.T) {
 			if testing.Short() && (kill != 2 && kill != 5 || e.name != "deleted" && e.name != "revoked") {
 				continue
 			}
-			if kill == 0 && (strings.Contains(e.name, "again") || e.name == "expired") {
-				// A grant that nobody saw and that is made again is a new one, and its time has not begun.
+			if kill == 0 && strings.Contains(e.name, "again") {
+				// A grant that nobody saw and that is made again is a new one.
 				continue
 			}
 			t.Run(fmt.Sprintf("%s after %d writes", e.name, kill), func(t *testing.T) {
@@ -110,6 +110,9 @@ func TestACacheThatHasNotHeardOfTheEndOpensNothing(t *testing.T) {
 				m := newMemory(r)
 				r.grant(theGrant)
 				r.killAfter(kill)
+				if e.name == "expired" && r.look().recordOf(r.key(theGrant)) == nil {
+					t.Skip("the grant is not on record yet: its time has not begun")
+				}
 				e.act(r)
 				heard := m.instant()
 				for _, kinds := range laggards() {
@@ -147,6 +150,10 @@ func TestAFlowSeenThroughALaggingCacheEndsTheSame(t *testing.T) {
 			// What the namespace controller deletes, the harness does not see.
 			continue
 		}
+		if strings.Contains(f.name, "then closed by deletion") {
+			// Both acts end it. Of which the operator hears first, that is the end on record.
+			continue
+		}
 		t.Run(f.name, func(t *testing.T) {
 			s := inTheater(t)
 			restoreSpare(t, s)
@@ -179,6 +186,7 @@ func (s *theater) playBehind(t *testing.T, f flow, lag int, quiet *play) {
 		}
 		l.settle()
 	}
+	r.rest()
 	if more := r.newLife(nil, nil).settle(); len(more) > 0 {
 		t.Errorf("a process that started when all was quiet wrote: %s", strings.Join(more, ", "))
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"supportaccess.dev/operator/test/gen"
 )
@@ -67,12 +68,23 @@ func (s *theater) play(t *testing.T, f flow, fault *fault, trace []string) *play
 	}
 	p.hit = p.hit || l.wire.fired
 	p.strayed = append(p.strayed, l.wire.strayed...)
+	r.rest()
 	// A process that starts when all is quiet finds nothing to write.
 	if more := r.newLife(nil, nil).settle(); len(more) > 0 {
 		r.wrong("a process that started when all was quiet wrote: %s", strings.Join(more, ", "))
 	}
 	p.outcome = r.outcome()
 	return p
+}
+
+// keptBy is when at the latest a record that lies with its namespace alone has its copy.
+const keptBy = 15 * time.Second
+
+// rest lets time go on until what is copied only after a while was copied: whether a run took that long is no difference
+// between it and another.
+func (r *run) rest() {
+	r.step(keptBy)
+	r.newLife(nil, nil).settle()
 }
 
 // sameAs compares a disturbed run with an undisturbed one.
