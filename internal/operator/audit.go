@@ -2,10 +2,14 @@ package operator
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	stdlog "log"
+	"net"
+	"net/http"
 	"os"
 	"time"
 
@@ -13,9 +17,11 @@ import (
 	"github.com/spf13/pflag"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"supportaccess.dev/operator/internal/audit"
 	"supportaccess.dev/operator/internal/audit/chain"
+	"supportaccess.dev/operator/internal/audit/serve"
 	"supportaccess.dev/operator/internal/audit/sqlite"
 )
 
@@ -26,6 +32,9 @@ type AuditOptions struct {
 	Origin    string
 	Lines     string
 	Retention time.Duration
+	// Address is where it is read, Audience for whom a reader's token must be.
+	Address  string
+	Audience string
 }
 
 func (o *AuditOptions) bind(flags *pflag.FlagSet) {
@@ -34,11 +43,16 @@ func (o *AuditOptions) bind(flags *pflag.FlagSet) {
 	flags.StringVar(&o.Origin, "audit-origin", "supportaccess.dev/audit", "name of an audit log that is new, by which auditors tell one installation from another")
 	flags.StringVar(&o.Lines, "audit-log", "", "file of JSON lines to which the audit log is copied, a hyphen for standard output; empty for none")
 	flags.DurationVar(&o.Retention, "audit-retention", 0, "for how long entries of the audit log are kept; 0 for ever")
+	flags.StringVar(&o.Address, "audit-bind-address", "0", "address at which the audit log is read, over TLS and by who may get supportaccessrecords/log; 0 for none")
+	flags.StringVar(&o.Audience, "audit-audience", "supportaccess.dev/audit", "for whom the token of a reader must have been issued; empty for tokens that are good for the API server")
 }
 
 func (o *AuditOptions) check() error {
 	if o.Store == "" && o.Lines == "" {
 		return errors.New("--audit-store: without an audit log nobody is let in")
+	}
+	if o.Store == "" && o.Address != "0" {
+		return errors.New("--audit-bind-address: a file of lines cannot be read there: give --audit-store")
 	}
 	if o.Retention < 0 {
 		return fmt.Errorf("--audit-retention: %s is negative", o.Retention)
@@ -137,6 +151,35 @@ func writeDurably(path string, content []byte) error {
 	}
 	_, err = file.Write(content)
 	return errors.Join(err, file.Sync(), file.Close())
+}
+
+// serve has the log read at its address.
+func (o *AuditOptions) serve(mgr ctrl.Manager, log *auditLog, certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)) error {
+	if o.Address == "0" {
+		return nil
+	}
+	listener, err := net.Listen("tcp", o.Address)
+	if err != nil {
+		return fmt.Errorf("listen on --audit-bind-address: %w", err)
+	}
+	guard := &serve.APIServer{Client: mgr.GetClient()}
+	if o.Audience != "" {
+		guard.Audiences = []string{o.Audience}
+	}
+	logger := ctrl.Log.WithName("audit")
+	server := &manager.Server{
+		Name:     "audit log",
+		Listener: tls.NewListener(listener, &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate}),
+		Server: &http.Server{
+			Handler:           &serve.Handler{Reader: log.reader, Journal: log.ledger, Guard: guard, Logger: logger},
+			ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
+			ErrorLog: stdlog.New(io.Discard, "", 0),
+		},
+	}
+	if err := mgr.Add(server); err != nil {
+		return fmt.Errorf("set up the reading of the audit log: %w", err)
+	}
+	return nil
 }
 
 // retention removes entries that are old enough, now and every hour.

@@ -2,6 +2,7 @@ package operator
 
 import (
 	"bytes"
+	"context"
 	"encoding/csv"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/go-logr/logr"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/utils/clock"
 	clocktesting "k8s.io/utils/clock/testing"
 
@@ -48,14 +50,15 @@ func TestALogThatIsNewGetsAKeyAndOneThatHasLostItsKeyDoesNot(t *testing.T) {
 
 func TestOptionsOfTheAuditLogAreSaidWhereTheyAreWrong(t *testing.T) {
 	for want, o := range map[string]AuditOptions{
-		"--audit-store: ":     {},
-		"--audit-retention: ": {Store: "a", Retention: -time.Hour},
+		"--audit-store: ":        {},
+		"--audit-retention: ":    {Store: "a", Retention: -time.Hour, Address: "0"},
+		"--audit-bind-address: ": {Lines: "a", Address: ":9444"},
 	} {
 		if err := o.check(); err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%+v: got %v, want %s", o, err, want)
 		}
 	}
-	file := AuditOptions{Lines: filepath.Join(t.TempDir(), "audit.log")}
+	file := AuditOptions{Lines: filepath.Join(t.TempDir(), "audit.log"), Address: "0"}
 	log, err := file.open(t.Context(), clock.RealClock{})
 	if err != nil || log.ledger != nil || file.check() != nil {
 		t.Fatalf("a file alone: %v, %v", log, err)
@@ -152,10 +155,8 @@ func mustOpenLog(t *testing.T, o AuditOptions) *auditLog {
 
 func waitFor(t *testing.T, condition func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !condition(); {
-		if time.Now().After(end) {
-			t.Fatal("it never came to be")
-		}
-		time.Sleep(time.Millisecond)
+	err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) { return condition(), nil })
+	if err != nil {
+		t.Fatalf("it never came to be: %v", err)
 	}
 }

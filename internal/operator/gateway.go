@@ -22,7 +22,6 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"supportaccess.dev/operator/api/v1alpha1"
-	"supportaccess.dev/operator/internal/audit"
 	"supportaccess.dev/operator/internal/gateway"
 )
 
@@ -122,10 +121,13 @@ func newGatewayManager(config *rest.Config, o ProxyOptions) (ctrl.Manager, *gate
 }
 
 // addGateway registers the gateway with its certificate and its health checks.
-func addGateway(mgr ctrl.Manager, config *rest.Config, o ProxyOptions, hearing *gateway.Hearing, log audit.Log) error {
+func addGateway(mgr ctrl.Manager, config *rest.Config, o ProxyOptions, hearing *gateway.Hearing, log *auditLog) error {
 	certificate := &gateway.Certificate{Dir: o.CertDir, Clock: clock.RealClock{}}
 	if err := mgr.Add(certificate); err != nil {
 		return fmt.Errorf("set up the serving certificate: %w", err)
+	}
+	if err := o.Audit.serve(mgr, log, certificate.Get); err != nil {
+		return err
 	}
 	writer, err := client.New(config, client.Options{Scheme: mgr.GetScheme()})
 	if err != nil {

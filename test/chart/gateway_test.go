@@ -163,6 +163,40 @@ func TestALogThatLastsHasOneWriterAndOutlivesTheRelease(t *testing.T) {
 	}
 }
 
+func TestTheLogIsSignedNamedKeptAndReadAsTheValuesSay(t *testing.T) {
+	plain := find[appsv1.Deployment](t, ofGateway(t, nil), "Deployment", gatewayName).Spec.Template.Spec
+	for _, arg := range plain.Containers[0].Args {
+		for _, absent := range []string{"--audit-origin", "--audit-retention", "--audit-log", "--audit-bind-address"} {
+			if strings.HasPrefix(arg, absent) {
+				t.Errorf("by default there is %s", arg)
+			}
+		}
+	}
+	rendered := ofGateway(t, map[string]any{"audit": map[string]any{
+		"origin": "support.cluster.example/audit", "keySecret": "mine", "retention": "9600h", "stdout": true, "api": map[string]any{"enabled": true},
+	}})
+	spec := find[appsv1.Deployment](t, rendered, "Deployment", gatewayName).Spec.Template.Spec
+	for _, arg := range []string{
+		"--audit-origin=support.cluster.example/audit", "--audit-key=/etc/support-access/audit/key.pem", "--audit-retention=9600h", "--audit-log=-",
+		"--audit-bind-address=:9444", "--audit-audience=supportaccess.dev/audit",
+	} {
+		if !slices.Contains(spec.Containers[0].Args, arg) {
+			t.Errorf("%v lacks %s", spec.Containers[0].Args, arg)
+		}
+	}
+	mounted := slices.ContainsFunc(spec.Volumes, func(v corev1.Volume) bool { return v.Secret != nil && v.Secret.SecretName == "mine" })
+	if mount := spec.Containers[0].VolumeMounts; !mounted || mount[len(mount)-1].MountPath != "/etc/support-access/audit" || !mount[len(mount)-1].ReadOnly {
+		t.Errorf("the key is not mounted: %v, %v", spec.Volumes, mount)
+	}
+	service := find[corev1.Service](t, rendered, "Service", "support-access-audit")
+	if port := service.Spec.Ports[0]; !slices.ContainsFunc(spec.Containers[0].Ports, func(p corev1.ContainerPort) bool { return p.Name == port.TargetPort.StrVal && p.ContainerPort == 9444 }) {
+		t.Errorf("the Service leads to %v", port)
+	}
+	if has(ofGateway(t, nil), "Service", "support-access-audit") {
+		t.Error("there is a way to the log that nobody asked for")
+	}
+}
+
 func TestABudgetComesWithTheSecondReplicaOfTheGateway(t *testing.T) {
 	if has(ofGateway(t, nil), "PodDisruptionBudget", gatewayName) {
 		t.Error("one replica has a budget, which would block every drain or say nothing")

@@ -50,7 +50,7 @@ func TestWhoReadsIsAskedForAndPutDownFirst(t *testing.T) {
 		"the keys":                    {"shop-admin", "/v1/keys", 200, false, origin + "+"},
 		"the checkpoint":              {"shop-admin", "/v1/checkpoint", 200, false, origin + "\n"},
 		"the keys, by nobody":         {"", "/v1/keys", 401, false, "token"},
-		"a filter that is mistyped":   {"auditor", "/v1/entries?engineeer=ana", 400, false, "engineeer: there is no such filter"},
+		"a filter that is mistyped":   {"auditor", "/v1/entries?engineers=ana", 400, false, "engineers: there is no such filter"},
 		"a filter twice":              {"auditor", "/v1/entries?namespace=shop&namespace=mail", 400, false, "give it once"},
 		"a format that is not":        {"auditor", "/v1/export?format=xml", 400, false, "jsonl or csv"},
 		"a format of a page":          {"auditor", "/v1/entries?format=csv", 400, false, "no such filter"},
