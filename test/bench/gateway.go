@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -198,6 +199,8 @@ func (b *bench) kubectlProxy(ctx context.Context, engineer *rest.Config) (*rest.
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	command := exec.CommandContext(ctx, b.cp.Kubectl(), "--kubeconfig", path, "proxy", "--port=0", "--disable-filter") //nolint:gosec // The control plane's own kubectl.
+	// It ends with the bench, however that ends.
+	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := command.StdoutPipe()
 	if err == nil {
 		err = command.Start()
