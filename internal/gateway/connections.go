@@ -98,6 +98,10 @@ func (c *connection) enter(x *exchange) *refusal {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.cut == nil && c.rests() && x.request.ProtoMajor == 1 && (c.uid != x.standing.uid || c.engineer != x.engineer) {
+		// An ingress keeps connections for whoever comes next, and over HTTP/1.1 one request has ended before another begins.
+		c.grant, c.uid, c.engineer = types.NamespacedName{}, "", ""
+	}
 	if c.cut != nil {
 		return x.over(c.cut)
 	}
@@ -114,6 +118,9 @@ func (c *connection) enter(x *exchange) *refusal {
 	c.exchanges[x] = struct{}{}
 	return nil
 }
+
+// rests reports whether no request is under way. The connection is locked.
+func (c *connection) rests() bool { return len(c.exchanges) == 0 }
 
 // leave takes a request off the list of its connection.
 func (c *connection) leave(x *exchange) {
@@ -140,7 +147,7 @@ func (l *connections) countOf(uid types.UID, engineer string) int {
 	return n
 }
 
-// belongsTo reports whether a connection is a grant's. Whose it is is written once, under the lock of the list.
+// belongsTo reports whether a connection is a grant's. Whose it is is written under the lock of the list.
 func (c *connection) belongsTo(uid types.UID) bool { return c.uid == uid }
 
 // Cut ends what is open of a grant, but for the engineers who may stay with the credential that they have. It returns at

@@ -466,8 +466,9 @@ func TestAReplicaMakesKnownWhoIsThereBeforeTheFirstRequestGoesOn(t *testing.T) {
 	}
 }
 
-func TestOneConnectionIsOneEngineers(t *testing.T) {
-	for _, protocol := range []string{"h2", "http/1.1"} {
+func TestOneConnectionIsOneEngineersAtATime(t *testing.T) {
+	// Over HTTP/1.1 one request has ended before another begins: so an ingress can keep connections for whoever comes next.
+	for protocol, second := range map[string]int{"h2": http.StatusBadRequest, "http/1.1": http.StatusOK} {
 		t.Run(protocol, func(t *testing.T) {
 			w := open(t)
 			one, two := w.grant("case-1"), w.grant("case-2")
@@ -475,7 +476,7 @@ func TestOneConnectionIsOneEngineers(t *testing.T) {
 			for _, step := range []struct {
 				token string
 				want  int
-			}{{one.token, http.StatusOK}, {two.token, http.StatusBadRequest}} {
+			}{{one.token, http.StatusOK}, {two.token, second}} {
 				response, err := w.ask(c, step.token, http.MethodGet, configMaps)
 				if err != nil {
 					t.Fatal(err)
@@ -490,6 +491,31 @@ func TestOneConnectionIsOneEngineers(t *testing.T) {
 				t.Errorf("over a connection of its own: got %d %s", code, body)
 			}
 		})
+	}
+}
+
+func TestAConnectionThatWasHandedOnIsCutWithItsLastEngineerAndNotWithTheFirst(t *testing.T) {
+	w := open(t)
+	one, two := w.grant("case-1"), w.grant("case-2")
+	c := w.client("http/1.1")
+	response, err := w.ask(c, one.token, http.MethodGet, configMaps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, response.Body)
+	_ = response.Body.Close()
+	watching(w)
+	_, lines := w.watch(c, two.token)
+	if n := w.gateway.connections.count(); n != 1 {
+		t.Fatalf("there are %v connections: nothing is shown", n)
+	}
+	w.revoke("case-1")
+	if n := w.gateway.connections.count(); n != 1 {
+		t.Error("the connection went with its first engineer")
+	}
+	w.revoke("case-2")
+	if last, err := io.ReadAll(lines); err != nil && len(last) == 0 || !strings.Contains(string(last), "case-2 is not open") {
+		t.Errorf("the watch ended with %q, %v", last, err)
 	}
 }
 
