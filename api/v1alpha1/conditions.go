@@ -92,4 +92,5 @@ const (
 	ReasonDirect        = "Direct"
 	ReasonNobody        = "Nobody"
 	ReasonNotConfirmed  = "NotConfirmed"
+	ReasonNoGateway     = "NoGateway"
 )

@@ -75,8 +75,8 @@ func (u *Users) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.R
 	return reconcile.Result{RequeueAfter: max(next.Sub(now), time.Millisecond)}, nil
 }
 
-// write makes one list, or changes the one that is there. A list of nobody has no rule: one without names would be of
-// everybody.
+// write makes one list, or changes the one that is there. A list of nobody is deleted: a rule without names would be of
+// everybody, and an uninstall leaves nothing behind.
 func (u *Users) write(ctx context.Context, name string, names []string) error {
 	var rules []rbacv1.PolicyRule
 	if len(names) > 0 {
@@ -99,6 +99,12 @@ func (u *Users) write(ctx context.Context, name string, names []string) error {
 		return nil
 	case err != nil:
 		return fmt.Errorf("get ClusterRole %s: %w", name, err)
+	case rules == nil:
+		uid := role.UID
+		if err := u.Client.Delete(ctx, role, client.Preconditions{UID: &uid}); client.IgnoreNotFound(err) != nil {
+			return fmt.Errorf("delete ClusterRole %s: %w", name, err)
+		}
+		return nil
 	case equality.Semantic.DeepEqual(role.Rules, rules):
 		return nil
 	}

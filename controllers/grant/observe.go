@@ -56,6 +56,8 @@ type sight struct {
 	sessions      []v1alpha1.SupportAccessSession
 	disconnection disconnection
 	follow        bool
+	// gatewayless says that the controller was told of no gateway, so that nobody tells it of sessions.
+	gatewayless bool
 
 	// cut is what the first of the two passes that close a grant did, zero if this is the first.
 	cut cut

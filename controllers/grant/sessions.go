@@ -36,6 +36,7 @@ type use struct {
 
 // seeSessions reads who uses the grant, or used it, through the gateway.
 func (r *Reconciler) seeSessions(ctx context.Context, s *sight) error {
+	s.gatewayless = r.Sessions == nil
 	if r.Sessions == nil || s.record == nil || !s.throughGateway() {
 		return nil
 	}
@@ -311,6 +312,9 @@ func transportConditions(s *sight, verdict lifecycle.Verdict) []metav1.Condition
 		if s.ended() {
 			conditions = append(conditions, disconnectedCondition(s))
 		}
+		if s.gatewayless && s.provisioned() {
+			return withoutGateway(conditions)
+		}
 		return conditions
 	case v1alpha1.TransportDirect:
 		return []metav1.Condition{
@@ -322,6 +326,21 @@ func transportConditions(s *sight, verdict lifecycle.Verdict) []metav1.Condition
 	default:
 		return nil
 	}
+}
+
+// withoutGateway returns the conditions of a grant that was opened through a gateway which was taken away since. Engineers
+// reach nothing without one. Where one still runs, it alone records and cuts, and nobody says so here.
+func withoutGateway(conditions []metav1.Condition) []metav1.Condition {
+	for i := range conditions {
+		c := &conditions[i]
+		// What was confirmed stays so. That nobody ever came in is not known where nobody tells of sessions.
+		if c.Reason == v1alpha1.TransitionDisconnected {
+			continue
+		}
+		c.Status, c.Reason = metav1.ConditionUnknown, v1alpha1.ReasonNoGateway
+		c.Message = "there is no gateway any more, as far as the operator was told (gateway.server): without one engineers reach nothing, and nobody says who is connected"
+	}
+	return conditions
 }
 
 func disconnectedCondition(s *sight) metav1.Condition {
