@@ -42,6 +42,10 @@ test: controlplane $(HELM) ## Run the tests, on a real control plane where they 
 test-long: controlplane $(HELM) ## Run the tests and those that take minutes: storms, crash points, fuzzing by its seeds.
 	go run ./hack/testreport $(TEST_FLAGS) -timeout=90m $(if $(RUN),-run '$(RUN)') $(PACKAGES)
 
+.PHONY: fuzz
+fuzz: controlplane $(HELM) ## Ask the gateway for what servers read differently, and compare with what the API server saw. REQUESTS=n
+	FUZZ_REQUESTS=$(or $(REQUESTS),20000) go test -count=1 -timeout=90m -v -run TestTheAPIServerSaw ./test/gateway
+
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## Check the code against the rules in .golangci.yml.
 	$(GOLANGCI_LINT) run $(PACKAGES)

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -118,12 +119,8 @@ func TestTheAPIServerSawWhatIsOnRecordAndNothingElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := &http.Client{Transport: transport, Timeout: time.Minute}
-	const seed = 4711
+	n, seed := course(t)
 	random := rand.New(rand.NewPCG(seed, seed)) //nolint:gosec // A test wants the same course each time.
-	n := 200
-	if !testing.Short() {
-		n = 2000
-	}
 	let := 0
 	for range n {
 		r, err := http.NewRequestWithContext(t.Context(), method(random), config.Host, nil)
@@ -175,6 +172,24 @@ func TestTheAPIServerSawWhatIsOnRecordAndNothingElse(t *testing.T) {
 			t.Errorf("%s (%s) is on record, and the API server never saw it", request, id)
 		}
 	}
+}
+
+// course returns how many requests are made, and the seed from which they follow. With FUZZ_REQUESTS it is a new one each time.
+func course(t *testing.T) (n int, seed uint64) {
+	t.Helper()
+	if said := os.Getenv("FUZZ_REQUESTS"); said != "" {
+		n, err := strconv.Atoi(said)
+		if err != nil {
+			t.Fatalf("FUZZ_REQUESTS: %v", err)
+		}
+		seed = rand.Uint64() //nolint:gosec // It is no secret.
+		t.Logf("the seed is %d", seed)
+		return n, seed
+	}
+	if testing.Short() {
+		return 200, 4711
+	}
+	return 2000, 4711
 }
 
 func method(random *rand.Rand) string {
