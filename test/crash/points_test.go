@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"supportaccess.dev/operator/internal/lifecycle"
 	"supportaccess.dev/operator/test/gen"
 )
 
@@ -85,6 +86,13 @@ const keptBy = 15 * time.Second
 func (r *run) rest() {
 	r.step(keptBy)
 	r.newLife(nil, nil).settle()
+	s := r.look()
+	for key, record := range s.records {
+		copied := lifecycle.TombstoneKey(grantKeyOf(record))
+		if record.Status.EndTime != nil && s.records[copied] == nil {
+			r.wrong("record %s has long had an end, and %s is not there", key, copied)
+		}
+	}
 }
 
 // sameAs compares a disturbed run with an undisturbed one.

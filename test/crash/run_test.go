@@ -204,6 +204,7 @@ func (r *run) meet(g *v1alpha1.SupportAccessGrant) {
 	r.names[string(g.UID)] = "grant " + alias
 	for _, e := range g.Spec.Engineers {
 		r.names[access.IdentityName(recorded, e.Name)] = fmt.Sprintf("identity of %s for %s", e.Name, alias)
+		r.names[access.GatewayUsername(recorded, e.Name)] = fmt.Sprintf("user of %s for %s", e.Name, alias)
 	}
 	for _, namespace := range []string{r.home, r.other, ""} {
 		for _, role := range g.Spec.Roles {
