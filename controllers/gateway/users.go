@@ -61,7 +61,7 @@ func (u *Users) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.R
 	lists, next := usersOf(records.Items, now)
 	for i, names := range lists {
 		err := u.write(ctx, listName(i), names)
-		if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
+		if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err) {
 			// The cache lags behind what was written last.
 			return reconcile.Result{RequeueAfter: gathered}, nil
 		}
@@ -99,19 +99,21 @@ func (u *Users) write(ctx context.Context, name string, names []string) error {
 		return nil
 	case err != nil:
 		return fmt.Errorf("get ClusterRole %s: %w", name, err)
-	case rules == nil:
-		uid := role.UID
-		if err := u.Client.Delete(ctx, role, client.Preconditions{UID: &uid}); client.IgnoreNotFound(err) != nil {
-			return fmt.Errorf("delete ClusterRole %s: %w", name, err)
-		}
-		return nil
-	case equality.Semantic.DeepEqual(role.Rules, rules):
+	case rules != nil && equality.Semantic.DeepEqual(role.Rules, rules):
 		return nil
 	}
 	updated := role.DeepCopy()
 	updated.Rules = rules
 	if err := u.Client.Update(ctx, updated); err != nil {
 		return fmt.Errorf("update ClusterRole %s: %w", name, err)
+	}
+	if rules != nil {
+		return nil
+	}
+	// Emptied first: one that something holds is there until it lets go.
+	uid := updated.UID
+	if err := u.Client.Delete(ctx, updated, client.Preconditions{UID: &uid}); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("delete ClusterRole %s: %w", name, err)
 	}
 	return nil
 }
