@@ -275,16 +275,20 @@ func (s *stage) audit(ctx context.Context) error {
 	lines := strings.Split(strings.TrimSpace(string(content)), "\n")
 	for _, line := range lines[max(0, len(lines)-12):] {
 		entry := struct {
-			Stage, Verb, RequestURI, Engineer, Cause string
-			Grant                                    struct{ Name string }
-			ResponseStatus                           struct{ Code int }
+			Stage, Verb, RequestURI, Engineer, Cause, Section string
+			Grant                                             struct{ Name string }
+			ResponseStatus                                    struct{ Code int }
 		}{}
 		if err := json.Unmarshal([]byte(line), &entry); err != nil {
 			return fmt.Errorf("read an entry of the audit log: %w", err)
 		}
-		say("            %-16s %-9s %-18s %-6s %3d %s %s", entry.Stage, entry.Grant.Name, entry.Engineer, entry.Verb, entry.ResponseStatus.Code, entry.RequestURI, entry.Cause)
+		say("            %-16s %-9s %-18s %-21s %-6s %3d %s %s", entry.Stage, entry.Grant.Name, entry.Engineer, entry.Section, entry.Verb, entry.ResponseStatus.Code, entry.RequestURI, entry.Cause)
 	}
-	say("            %d entries", len(lines))
+	report, err := s.gateway.VerifyAudit(ctx)
+	if err != nil {
+		return fmt.Errorf("verify the audit log: %w", err)
+	}
+	say("            %d entries, verified: all %d of the log are as they were written, under root %s", len(lines), report.Entries, report.Root)
 	return nil
 }
 

@@ -63,13 +63,14 @@ func claim(opened *os.File, folder string) (seq, end int64, err error) {
 		return 0, 0, fmt.Errorf("find its end: %w", err)
 	}
 	// A file that is durable in a folder that is not may be gone after a crash.
-	if err := syncFolder(folder); err != nil {
+	if err := SyncFolder(folder); err != nil {
 		return 0, 0, fmt.Errorf("make its folder durable: %w", err)
 	}
 	return seq, end, nil
 }
 
-func syncFolder(path string) error {
+// SyncFolder makes it durable that a file is in a folder.
+func SyncFolder(path string) error {
 	folder, err := os.Open(path) //nolint:gosec // It is the folder of the operator's own flag.
 	if err != nil {
 		return err

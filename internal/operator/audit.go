@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -150,7 +151,7 @@ func writeDurably(path string, content []byte) error {
 		return err
 	}
 	_, err = file.Write(content)
-	return errors.Join(err, file.Sync(), file.Close())
+	return errors.Join(err, file.Sync(), file.Close(), audit.SyncFolder(filepath.Dir(path)))
 }
 
 // serve has the log read at its address.

@@ -166,6 +166,9 @@ func TestTheAPIServerSawWhatIsOnRecordAndNothingElse(t *testing.T) {
 			t.Errorf("the gateway let through %s, the API server saw %s", was, request)
 		}
 	}
+	if report, err := s.gateway.VerifyAudit(t.Context()); err != nil || report.Entries < int64(len(recorded)) {
+		t.Errorf("what is on record is not as it was written: %+v, %v", report, err)
+	}
 	for id, request := range recorded {
 		// Of paths beside its resources the API server does not log every request.
 		if _, ok := saw[id]; !ok && request.Resource != "" {

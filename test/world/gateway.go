@@ -18,6 +18,7 @@ import (
 	"supportaccess.dev/operator/hack/controlplane/kubelet"
 	"supportaccess.dev/operator/internal/audit"
 	"supportaccess.dev/operator/internal/audit/sqlite"
+	"supportaccess.dev/operator/internal/audit/verify"
 )
 
 const (
@@ -87,6 +88,27 @@ func (w *World) StartGateway(t testing.TB, i *Installation, ip string) *Operator
 
 // AuditLog is where a pod of the gateway keeps what engineers do.
 func (o *Operator) AuditLog() string { return filepath.Join(o.Dir, "volumes", "audit", "audit.db") }
+
+// VerifyAudit has a pod's log verified as an auditor would who trusts the keys that it says are its own.
+func (o *Operator) VerifyAudit(ctx context.Context) (report *verify.Report, err error) {
+	store, err := sqlite.OpenReader(ctx, o.AuditLog())
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	standing, err := store.Load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if standing == nil {
+		return nil, audit.ErrEmpty
+	}
+	var export bytes.Buffer
+	if err := audit.Export(ctx, &export, store); err != nil {
+		return nil, err
+	}
+	return verify.Log(&export, verify.Options{Keys: standing.Keys, Checkpoints: []string{standing.Checkpoint}})
+}
 
 // AuditLines reads what a pod of the gateway has put on record about engineers, an entry a line.
 func (o *Operator) AuditLines(ctx context.Context) (lines []byte, err error) {

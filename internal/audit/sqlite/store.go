@@ -88,12 +88,16 @@ func (s *Store) open(ctx context.Context, path string) error {
 	if err := file.Close(); err != nil {
 		return err
 	}
-	if s.writer, err = sql.Open("sqlite", source(path, append(durable, "txlock"))); err != nil {
+	if s.writer, err = sql.Open("sqlite", source(path, durable)); err != nil {
 		return err
 	}
 	s.writer.SetMaxOpenConns(1)
 	if err := migrate(ctx, s.writer); err != nil {
 		return err
+	}
+	// SQLite sees to its other files; this one was made here.
+	if err := audit.SyncFolder(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("make its folder durable: %w", err)
 	}
 	if s.reader, err = openReader(path); err != nil {
 		return err
@@ -138,14 +142,8 @@ const readers = 4
 
 // source returns how the driver is told of a file.
 func source(path string, pragmas []string) string {
-	query := url.Values{}
-	for _, p := range pragmas {
-		if p == "txlock" {
-			query.Set("_txlock", "immediate")
-			continue
-		}
-		query.Add("_pragma", p)
-	}
+	// Who writes says so at once, and not in the middle.
+	query := url.Values{"_txlock": {"immediate"}, "_pragma": pragmas}
 	return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: query.Encode()}).String()
 }
 
