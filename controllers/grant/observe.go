@@ -405,23 +405,20 @@ func (r *Reconciler) seeAddress(ctx context.Context, s *sight) error {
 }
 
 // seeWhatWasTaken finds what somebody took from an open grant by hand. What the cache lacks or has otherwise counts only
-// when the API server itself says so, and when it also says that no other pass did it: a cache that lags must revoke nobody.
+// when the API server itself says so, and when it also says that no other pass did it and that nothing else ends the grant:
+// a cache that lags must revoke nobody, nor blame a hand.
 func (r *Reconciler) seeWhatWasTaken(ctx context.Context, s *sight) error {
 	if err := r.seeTaken(ctx, s); err != nil || !s.cutByHand() {
 		return err
 	}
-	record := &v1alpha1.SupportAccessRecord{}
-	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(s.record), record); err != nil {
-		return fmt.Errorf("get record %s: %w", s.key, err)
-	}
-	if record.ResourceVersion != s.record.ResourceVersion {
-		return &staleError{what: "a later record of " + s.key.String()}
-	}
-	decisions, err := decisionsFor(ctx, r.Live, s.key.Namespace)
-	if err != nil {
+	known := s.record.ResourceVersion
+	if err := r.lookAgain(ctx, s); err != nil {
 		return err
 	}
-	s.decisions, s.world.Withdrawn, s.world.LostCredentials = decisions, nil, nil
+	if s.record.ResourceVersion != known {
+		return &staleError{what: "a later record of " + s.key.String()}
+	}
+	s.world.Withdrawn, s.world.LostCredentials = nil, nil
 	if lifecycle.Decide(s.facts()).Wants != lifecycle.WantsOpen {
 		return nil
 	}

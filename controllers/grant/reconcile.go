@@ -282,8 +282,8 @@ func (r *Reconciler) putOnRecord(ctx context.Context, s *sight, verdict lifecycl
 	return nil
 }
 
-// lookAgain reads the grant, its record and the decisions from the API server itself, before somebody who has access gets
-// a new credential.
+// lookAgain reads the grant, its record and the decisions from the API server itself: before somebody who has access gets a
+// new credential, and before a hand is blamed.
 func (r *Reconciler) lookAgain(ctx context.Context, s *sight) error {
 	var grant *v1alpha1.SupportAccessGrant
 	var record *v1alpha1.SupportAccessRecord

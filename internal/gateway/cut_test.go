@@ -211,6 +211,19 @@ func TestExpiryCutsWithoutTheAPIServer(t *testing.T) {
 	}
 }
 
+func TestAClockThatIsSetForwardEndsWhatIsOverThoughNoTimerGoesOff(t *testing.T) {
+	w := open(t)
+	g := w.grant("case-1", gen.WithDuration("30m"))
+	watching(w)
+	_, lines := w.watch(w.client(), g.token)
+	w.hears(time.Hour)
+	eventually(t, "the gateway sweeps", w.clock.HasWaiters)
+	w.clock.Step(45 * time.Minute)
+	if rest, err := io.ReadAll(lines); !strings.Contains(string(rest), "is not open: Expired") {
+		t.Errorf("the watch ended with %q, %v", rest, err)
+	}
+}
+
 func TestWhoIsTakenOffIsCutAndTheOthersStay(t *testing.T) {
 	w := open(t)
 	g := w.grant("case-1", gen.WithEngineers(gen.Engineer, "ben@vendor.example"))

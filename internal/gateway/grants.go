@@ -128,6 +128,26 @@ func (g *Grants) LookAtAll(ctx context.Context) error {
 	return nil
 }
 
+// lookAtOverdue looks again at the grants whose time is over and that are not known to have ended. Timers count what has
+// passed; this asks what the clock says, which may have been set.
+func (g *Grants) lookAtOverdue(ctx context.Context) error {
+	now := g.Clock.Now()
+	var overdue []types.NamespacedName
+	g.mu.RLock()
+	for key, s := range g.byKey {
+		if at := s.facts.Record.Status.ExpirationTime; at != nil && !now.Before(at.Time) && g.ended[s.uid] == nil {
+			overdue = append(overdue, key)
+		}
+	}
+	g.mu.RUnlock()
+	for _, key := range overdue {
+		if _, err := g.Reconcile(ctx, reconcile.Request{NamespacedName: key}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // again comes back when the verdict changes by itself.
 func (g *Grants) again(v lifecycle.Verdict, now time.Time) reconcile.Result {
 	if v.Until.IsZero() {

@@ -197,6 +197,9 @@ func (g *Gateway) sweep(ctx context.Context) {
 			return
 		case <-ticker.C():
 		}
+		if err := g.grants.lookAtOverdue(ctx); err != nil {
+			g.options.Logger.Error(err, "Could not look at the grants whose time is over")
+		}
 		g.connections.closeIdle()
 		if g.options.Hearing.blind() {
 			g.connections.closeAll(&end{reason: "Blind", message: "the gateway has heard nothing of grants for too long to know whether you may stay"})

@@ -150,10 +150,6 @@ func TestAFlowSeenThroughALaggingCacheEndsTheSame(t *testing.T) {
 			// What the namespace controller deletes, the harness does not see.
 			continue
 		}
-		if strings.Contains(f.name, "then closed by deletion") {
-			// Both acts end it. Of which the operator hears first, that is the end on record.
-			continue
-		}
 		t.Run(f.name, func(t *testing.T) {
 			s := inTheater(t)
 			restoreSpare(t, s)
