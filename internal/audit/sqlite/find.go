@@ -136,9 +136,9 @@ func statement(q audit.Query) (string, []any) {
 	}
 	// Two sorted lists that are merged, where OR would have all of both be read.
 	there := joined(append([]string{"namespace = ?"}, where...))
-	granted := joined(append([]string{"grant_namespace = ?", "namespace <> ?"}, where...))
+	granted := joined(append([]string{"granted_from = ?", "granted_from <> ''"}, where...))
 	all := append([]any{q.Namespace}, args...)
-	all = append(append(all, q.Namespace, q.Namespace), args...)
+	all = append(append(all, q.Namespace), args...)
 	return `SELECT e.seq, e.line FROM (SELECT seq FROM facets` + there + ` UNION ALL SELECT seq FROM facets` + granted + ` ORDER BY seq DESC LIMIT ?) f
 		JOIN entries e ON e.seq = f.seq ORDER BY e.seq DESC`, append(all, q.Limit)
 }

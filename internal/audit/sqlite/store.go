@@ -185,8 +185,8 @@ func isOurs(ctx context.Context, db *sql.DB) (bool, error) {
 func (s *Store) prepare(ctx context.Context) error {
 	for text, into := range map[string]**sql.Stmt{
 		"INSERT INTO entries (seq, line, hashes) VALUES (?, ?, ?)": &s.insert.entry,
-		`INSERT INTO facets (seq, time, type, source, grant_uid, grant_namespace, grant_name, engineer, case_id, namespace, verb,
-			resource, section, outcome, text) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`: &s.insert.facet,
+		`INSERT INTO facets (seq, time, type, source, grant_uid, grant_namespace, grant_name, engineer, case_id, namespace,
+			granted_from, verb, resource, section, outcome, text) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`: &s.insert.facet,
 		"INSERT INTO checkpoints (size, checkpoint) VALUES (?, ?)": &s.insert.milestone,
 		`INSERT INTO standing (id, size, last, edge, checkpoint, keys) VALUES (1, ?, ?, ?, ?, ?)
 			ON CONFLICT (id) DO UPDATE SET size = excluded.size, last = excluded.last, edge = excluded.edge,
@@ -242,7 +242,7 @@ func (s *Store) Commit(ctx context.Context, rows []audit.Row, after audit.Standi
 			}
 			f := &r.Facets
 			if _, err := facet.ExecContext(ctx, r.Seq, f.Time.UnixMicro(), string(f.Type), f.Source, f.Grant.UID, f.Grant.Namespace, f.Grant.Name,
-				f.Engineer, f.Case, f.Namespace, f.Verb, f.Resource, string(f.Section), string(f.Outcome), f.Text); err != nil {
+				f.Engineer, f.Case, f.Namespace, grantedFrom(f), f.Verb, f.Resource, string(f.Section), string(f.Outcome), f.Text); err != nil {
 				return fmt.Errorf("insert what entry %d is found by: %w", r.Seq, err)
 			}
 		}
@@ -258,6 +258,14 @@ func (s *Store) Commit(ctx context.Context, rows []audit.Row, after audit.Standi
 		}
 		return nil
 	})
+}
+
+// grantedFrom returns the namespace of the grant, where that is another than the one in which something was done.
+func grantedFrom(f *audit.Facets) string {
+	if f.Grant.Namespace == f.Namespace {
+		return ""
+	}
+	return f.Grant.Namespace
 }
 
 // Load returns how the log stands.
