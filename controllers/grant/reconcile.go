@@ -340,7 +340,7 @@ func (s *sight) order(verdict lifecycle.Verdict) access.Order {
 		Namespaces: verdict.Namespaces,
 		Expiration: verdict.Expiration,
 		Cluster:    s.cluster,
-		Begun:      len(s.bindings) > 0,
+		Begun:      s.hasChildren(),
 	}
 	for _, e := range s.grant.Spec.Engineers {
 		if slices.Contains(verdict.Engineers, e.Name) {

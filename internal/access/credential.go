@@ -151,8 +151,8 @@ func (k Keeper) issue(ctx context.Context, order Order, engineer v1alpha1.Engine
 // ensureCredential makes the identity and the Secret of one engineer, and fills the Secret if no earlier pass did.
 func (k Keeper) ensureCredential(ctx context.Context, order Order, engineer v1alpha1.Engineer, account *corev1.ServiceAccount, secret *corev1.Secret) error {
 	group, groupCtx := errgroup.WithContext(ctx)
-	group.Go(func() error { return k.ensure(groupCtx, account) })
-	group.Go(func() error { return k.ensure(groupCtx, secret) })
+	group.Go(func() error { return k.ensure(groupCtx, account, order) })
+	group.Go(func() error { return k.ensure(groupCtx, secret, order) })
 	if err := group.Wait(); err != nil {
 		return err
 	}
@@ -172,7 +172,7 @@ func (k Keeper) ensureReader(ctx context.Context, order Order, engineer string, 
 	}
 	role, binding := reader(order, engineer)
 	wanted, subjects := role.Rules, binding.Subjects
-	err := k.ensure(ctx, binding)
+	err := k.ensure(ctx, binding, order)
 	if err == nil && !equality.Semantic.DeepEqual(binding.Subjects, subjects) {
 		binding.Subjects = subjects
 		err = k.Client.Update(ctx, binding)
@@ -183,7 +183,7 @@ func (k Keeper) ensureReader(ctx context.Context, order Order, engineer string, 
 	role.OwnerReferences = []metav1.OwnerReference{{
 		APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: "RoleBinding", Name: binding.Name, UID: binding.UID,
 	}}
-	if err := k.ensure(ctx, role); err != nil {
+	if err := k.ensure(ctx, role, order); err != nil {
 		return fmt.Errorf("let the credential of %q be fetched: %w", engineer, err)
 	}
 	if !equality.Semantic.DeepEqual(role.Rules, wanted) {

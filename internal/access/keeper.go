@@ -54,16 +54,28 @@ func IsNameTaken(err error) bool {
 }
 
 // ensure creates an object, or reads the one that an earlier pass created for the same grant into it. An object of that
-// name which was not made for this grant is not adopted.
-func (k Keeper) ensure(ctx context.Context, object client.Object) error {
-	uid, kind := object.GetAnnotations()[v1alpha1.AnnotationGrantUID], fmt.Sprintf("%T", object)
-	err := k.Client.Create(ctx, object)
-	if err == nil {
-		return nil
+// name which was not made for this grant is not adopted. Where a pass goes on with what another began it asks first: to try
+// costs the API server more, for a Role the reading of every binding that its creator has.
+func (k Keeper) ensure(ctx context.Context, object client.Object, order Order) error {
+	kind := fmt.Sprintf("%T", object)
+	if order.Begun {
+		if err := k.adopt(ctx, object); !apierrors.IsNotFound(err) {
+			return err
+		}
 	}
-	if !apierrors.IsAlreadyExists(err) {
+	err := k.Client.Create(ctx, object)
+	if apierrors.IsAlreadyExists(err) {
+		return k.adopt(ctx, object)
+	}
+	if err != nil {
 		return fmt.Errorf("create %s %s/%s: %w", kind, object.GetNamespace(), object.GetName(), err)
 	}
+	return nil
+}
+
+// adopt reads an object that was made for the same grant.
+func (k Keeper) adopt(ctx context.Context, object client.Object) error {
+	uid, kind := object.GetAnnotations()[v1alpha1.AnnotationGrantUID], fmt.Sprintf("%T", object)
 	if err := k.Live.Get(ctx, client.ObjectKeyFromObject(object), object); err != nil {
 		return fmt.Errorf("get %s %s/%s: %w", kind, object.GetNamespace(), object.GetName(), err)
 	}

@@ -131,7 +131,7 @@ func (k Keeper) ensureBinding(ctx context.Context, binding, begun client.Object)
 	wantedRef, wanted := roleRef(binding), Subjects(binding)
 	if begun != nil && begun.GetAnnotations()[v1alpha1.AnnotationGrantUID] == binding.GetAnnotations()[v1alpha1.AnnotationGrantUID] {
 		become(binding, begun)
-	} else if err := k.ensure(ctx, binding); err != nil {
+	} else if err := k.ensure(ctx, binding, Order{}); err != nil {
 		return err
 	}
 	present := Subjects(binding)

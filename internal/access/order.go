@@ -35,7 +35,7 @@ type Order struct {
 	Expiration time.Time
 	// Cluster is how engineers reach the API server, or the gateway.
 	Cluster Cluster
-	// Begun says that an earlier pass made some of the bindings: they are asked for all at once, not each by itself.
+	// Begun says that an earlier pass made some of it: it is asked for first, and bindings are asked for all at once.
 	Begun bool
 }
 
