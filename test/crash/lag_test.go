@@ -29,12 +29,14 @@ func laggards() map[string][]string {
 // newLaggard starts a process whose cache shows some kinds as they were at an instant.
 func (r *run) newLaggard(m *memory, kinds []string, instant int) *life {
 	w := r.newWire()
-	return r.lifeWith(w, lagging{Client: w.client(), memory: m, instant: func(kind string) int {
+	l := r.lifeWith(w, lagging{Client: w.client(), memory: m, instant: func(kind string) int {
 		if slices.Contains(kinds, kind) {
 			return instant
 		}
 		return m.instant()
 	}})
+	l.lags = true
+	return l
 }
 
 // TestACacheThatLagsRevokesNobody has a process look at an open grant through a cache that shows the past, each moment of

@@ -38,6 +38,8 @@ type life struct {
 	grants    *grant.Reconciler
 	decisions *decision.Reconciler
 	records   *record.Reconciler
+	// lags says that its cache shows the past.
+	lags bool
 	// cancel ends what is under way, as the end of a process does.
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -55,6 +57,8 @@ type pass struct {
 	mute bool
 	// cut says that the process was killed in it.
 	cut bool
+	// lags says that the cache showed the past.
+	lags bool
 }
 
 // newLife starts a process.
@@ -111,7 +115,7 @@ func (l *life) pass(kind string, reconciler reconcile.Reconciler, key types.Name
 	l.wire.begin()
 	before := l.wire.count()
 	result, err := reconciler.Reconcile(ctx, reconcile.Request{NamespacedName: key})
-	p := pass{what: kind + " " + l.run.plain(key.String()), err: err, again: result.RequeueAfter, mute: l.wire.mute, cut: l.wire.isDead()}
+	p := pass{what: kind + " " + l.run.plain(key.String()), err: err, again: result.RequeueAfter, mute: l.wire.mute, cut: l.wire.isDead(), lags: l.lags}
 	p.writes = slices.Clone(l.wire.writes[before:])
 	l.run.log("%s: wrote %s; error %v; again in %s", p.what, strings.Join(p.writes, ", "), err, p.again)
 	if l.run.broken != "" {

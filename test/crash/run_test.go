@@ -60,6 +60,8 @@ type run struct {
 	own   string
 	names map[string]string
 	facts map[types.NamespacedName]facts
+	// active are the grants of which the status said, when it was last looked at, that they are open.
+	active map[types.UID]bool
 	// shut says since which step nothing of a grant may be opened any more, and why.
 	shut map[types.NamespacedName]string
 	// shortened says to when decisions moved the end of a grant.
@@ -103,7 +105,7 @@ func newRunIn(t *testing.T, s *theater, home string) *run {
 	t.Helper()
 	r := &run{
 		t: t, stage: s, home: home, clock: clocktesting.NewFakePassiveClock(time.Now()), names: map[string]string{home: "home"},
-		facts: map[types.NamespacedName]facts{}, shut: map[types.NamespacedName]string{}, kubeconfigs: map[string][]byte{}, hashes: map[string]string{},
+		facts: map[types.NamespacedName]facts{}, active: map[types.UID]bool{}, shut: map[types.NamespacedName]string{}, kubeconfigs: map[string][]byte{}, hashes: map[string]string{},
 		cut: map[string]bool{}, unread: map[string]bool{}, shortened: map[types.NamespacedName]*time.Time{},
 	}
 	t.Cleanup(func() {
