@@ -175,8 +175,8 @@ func conditionsOf(s *sight, verdict lifecycle.Verdict, done outcome) []metav1.Co
 	if closed && done.problem != nil {
 		state, message = v1alpha1.StateClosing, "access is being taken away: "+verdict.Message
 	}
-	if access.IsNameTaken(done.problem) && !closed {
-		state, message = v1alpha1.StateFailed, done.problem.Error()
+	if s.obstructed(verdict, done) && !closed {
+		state, message = v1alpha1.StateFailed, publicMessage(done.problem)
 	}
 	conditions := []metav1.Condition{
 		condition(v1alpha1.ConditionReady, ready(state), state, message),

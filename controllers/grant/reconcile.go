@@ -110,7 +110,7 @@ const mendAgain = 10 * time.Second
 
 // next says when to come back: at the instant at which the verdict changes, or earlier where something is due.
 func next(s *sight, verdict lifecycle.Verdict, done outcome) (reconcile.Result, error) {
-	if done.problem != nil && !access.IsNameTaken(done.problem) {
+	if done.problem != nil && !s.obstructed(verdict, done) {
 		return reconcile.Result{}, done.problem
 	}
 	at := earlier(verdict.Until, done.again)
@@ -125,6 +125,13 @@ func next(s *sight, verdict lifecycle.Verdict, done outcome) (reconcile.Result, 
 		priority = priorityEnd
 	}
 	return reconcile.Result{RequeueAfter: max(at.Sub(s.now), time.Millisecond), Priority: &priority}, nil
+}
+
+// obstructed reports whether a pass met what a person must first remove: an object under a name of ours, or, on the way of
+// opening, a quota or another rule that forbids an object of ours.
+func (s *sight) obstructed(verdict lifecycle.Verdict, done outcome) bool {
+	opening := verdict.Wants == lifecycle.WantsOpen && !s.provisioned()
+	return access.IsNameTaken(done.problem) || opening && apierrors.IsForbidden(done.problem)
 }
 
 // enact does what a verdict wants.
@@ -194,8 +201,9 @@ func (s *sight) shows(name string) bool {
 // open gives access, in the order that a crash at any line leaves safe: no access without a record, none without the
 // finalizer that holds the grant, and none on the word of a cache.
 func (r *Reconciler) open(ctx context.Context, s *sight, verdict *lifecycle.Verdict) outcome {
+	held := controllerutil.ContainsFinalizer(s.grant, v1alpha1.FinalizerGrant)
 	if err := r.begin(ctx, s, *verdict); err != nil {
-		return outcome{problem: err}
+		return outcome{problem: err, gave: held && r.mayHaveBegun(ctx, s)}
 	}
 	if s.provisioned() {
 		return outcome{problem: &staleError{what: "the opened record of " + s.key.String()}}
@@ -205,7 +213,7 @@ func (r *Reconciler) open(ctx context.Context, s *sight, verdict *lifecycle.Verd
 		return r.enact(ctx, s, verdict)
 	}
 	if err := r.show(ctx, s); err != nil {
-		return outcome{problem: err}
+		return outcome{problem: err, gave: held && r.mayHaveBegun(ctx, s)}
 	}
 	if err := r.checkNames(ctx, s, *verdict); err != nil {
 		return r.halfOpen(ctx, s, err)
@@ -224,10 +232,15 @@ func (r *Reconciler) open(ctx context.Context, s *sight, verdict *lifecycle.Verd
 	return outcome{credentials: opened.Credentials, again: r.renewalDue(s, opened.Credentials)}
 }
 
+// mayHaveBegun reports whether a process that died has given some of what a grant gives: the cache may not show it yet.
+func (r *Reconciler) mayHaveBegun(ctx context.Context, s *sight) bool {
+	return s.record == nil || r.Keeper.MayHaveBegun(ctx, s.record.Spec.Grant)
+}
+
 // halfOpen is what becomes of an opening that did not come to its end. It is tried again at once, and so left as it is;
 // but where a person must first remove what is in its way, the bindings are taken back: a grant opens whole or not at all.
 func (r *Reconciler) halfOpen(ctx context.Context, s *sight, problem error) outcome {
-	if !access.IsNameTaken(problem) {
+	if !access.IsNameTaken(problem) && !apierrors.IsForbidden(problem) {
 		return outcome{problem: problem, gave: true}
 	}
 	remains := access.RemainsOf(s.record, s.scope())

@@ -247,22 +247,38 @@ type Probe struct {
 // Leftover asks the API server whether any engineer may still make any of the probed requests, and returns its own
 // reason for the first that it allows, empty if it allows none.
 func (k Keeper) Leftover(ctx context.Context, people People, engineers []string, probes []Probe) (string, error) {
-	for _, engineer := range engineers {
-		for _, p := range probes {
-			review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
-				User:   people.Username(engineer),
-				Groups: people.groups(),
-				ResourceAttributes: &authorizationv1.ResourceAttributes{
-					Namespace: p.Namespace, Verb: p.Verb, Group: p.Group, Resource: p.Resource,
-				},
-			}}
-			if err := k.Client.Create(ctx, review); err != nil {
-				return "", fmt.Errorf("ask whether %q may still %s %s: %w", engineer, p.Verb, p.Resource, err)
-			}
-			if review.Status.Allowed {
-				return fmt.Sprintf("%s may still %s %s in %q: %s", engineer, p.Verb, p.Resource, p.Namespace, review.Status.Reason), nil
-			}
-		}
+	remains := make([]string, len(engineers)*len(probes))
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(concurrency)
+	for i := range remains {
+		group.Go(func() (err error) {
+			remains[i], err = k.ask(groupCtx, people, engineers[i/len(probes)], probes[i%len(probes)])
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return "", err
+	}
+	if first := slices.IndexFunc(remains, func(reason string) bool { return reason != "" }); first >= 0 {
+		return remains[first], nil
 	}
 	return "", nil
+}
+
+// ask asks the API server whether an engineer may still make a request, and returns why, empty if not.
+func (k Keeper) ask(ctx context.Context, people People, engineer string, p Probe) (string, error) {
+	review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+		User:   people.Username(engineer),
+		Groups: people.groups(),
+		ResourceAttributes: &authorizationv1.ResourceAttributes{
+			Namespace: p.Namespace, Verb: p.Verb, Group: p.Group, Resource: p.Resource,
+		},
+	}}
+	if err := k.Client.Create(ctx, review); err != nil {
+		return "", fmt.Errorf("ask whether %q may still %s %s: %w", engineer, p.Verb, p.Resource, err)
+	}
+	if !review.Status.Allowed {
+		return "", nil
+	}
+	return fmt.Sprintf("%s may still %s %s in %q: %s", engineer, p.Verb, p.Resource, p.Namespace, review.Status.Reason), nil
 }

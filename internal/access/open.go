@@ -76,9 +76,12 @@ func (k Keeper) give(ctx context.Context, order Order, until Until) (Opened, err
 // bind makes the bindings of an order.
 func (k Keeper) bind(ctx context.Context, order Order, until Until) ([]v1alpha1.RecordedBinding, error) {
 	bindings := Bindings(order)
-	begun, err := k.begun(ctx, order)
-	if err != nil {
-		return nil, err
+	var begun map[client.ObjectKey]client.Object
+	if order.Begun {
+		var err error
+		if begun, err = k.begun(ctx, order.Grant); err != nil {
+			return nil, err
+		}
 	}
 	// One that fails does not cut off the others: what they make after all would be known to nobody.
 	group := errgroup.Group{}
@@ -103,18 +106,21 @@ func (k Keeper) bind(ctx context.Context, order Order, until Until) ([]v1alpha1.
 	return recorded, nil
 }
 
-// begun returns the bindings that an earlier pass made for the order's grant. A grant of many namespaces that is too much
-// for one pass would be too much for every other one, if each began by making again what is there.
-func (k Keeper) begun(ctx context.Context, order Order) (map[client.ObjectKey]client.Object, error) {
-	if !order.Begun {
-		return nil, nil
-	}
-	mine := client.MatchingLabels{v1alpha1.LabelGrant: order.Grant.Name, v1alpha1.LabelGrantNamespace: order.Grant.Namespace}
+// MayHaveBegun reports whether a grant has a binding, by the API server's word; also where it does not answer.
+func (k Keeper) MayHaveBegun(ctx context.Context, grant v1alpha1.RecordedGrant) bool {
+	found, err := k.begun(ctx, grant)
+	return err != nil || len(found) > 0
+}
+
+// begun returns the bindings that an earlier pass made for a grant. One of many namespaces that is too much for one pass
+// would be too much for every other one, if each began by making again what is there.
+func (k Keeper) begun(ctx context.Context, grant v1alpha1.RecordedGrant) (map[client.ObjectKey]client.Object, error) {
+	mine := client.MatchingLabels{v1alpha1.LabelGrant: grant.Name, v1alpha1.LabelGrantNamespace: grant.Namespace}
 	found := map[client.ObjectKey]client.Object{}
 	bindings, wide := &rbacv1.RoleBindingList{}, &rbacv1.ClusterRoleBindingList{}
 	for _, list := range []client.ObjectList{bindings, wide} {
 		if err := k.Live.List(ctx, list, mine); err != nil {
-			return nil, fmt.Errorf("list the bindings of grant %s/%s: %w", order.Grant.Namespace, order.Grant.Name, err)
+			return nil, fmt.Errorf("list the bindings of grant %s/%s: %w", grant.Namespace, grant.Name, err)
 		}
 	}
 	for i := range bindings.Items {
