@@ -78,17 +78,33 @@ func tried(t *testing.T) *scene {
 	return theScene.set
 }
 
-// open installs the chart, has a grant opened, and stops the operator.
+var theChart = struct {
+	once         sync.Once
+	installation *world.Installation
+	err          error
+}{}
+
+// chart returns the installed chart, with the gateway.
+func chart(w *world.World) (*world.Installation, error) {
+	theChart.once.Do(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+		defer cancel()
+		theChart.installation, theChart.err = world.Install(ctx, w.ControlPlane, w.ControlPlane.Dir(),
+			map[string]any{"gateway": map[string]any{"enabled": true}})
+	})
+	return theChart.installation, theChart.err
+}
+
+// open has a grant opened, and stops the operator.
 func (s *scene) open(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
-	dir := s.ControlPlane.Dir()
-	installation, err := world.Install(ctx, s.ControlPlane, dir, map[string]any{"gateway": map[string]any{"enabled": true}})
+	installation, err := chart(s.World)
 	if err != nil {
 		t.Fatal(err)
 	}
-	operator, err := world.Run(ctx, s.ControlPlane, installation, world.OperatorOptions{Dir: filepath.Join(dir, "pods")})
+	operator, err := world.Run(ctx, s.ControlPlane, installation, world.OperatorOptions{Dir: filepath.Join(s.ControlPlane.Dir(), "pods")})
 	if err != nil {
 		t.Fatal(err)
 	}
