@@ -395,6 +395,9 @@ func (r *Reconciler) seeAddress(ctx context.Context, s *sight) error {
 	addresses := r.Addresses
 	if s.throughGateway() {
 		addresses = r.Gateway
+		if err := r.seeGateway(ctx, s); err != nil {
+			return err
+		}
 	}
 	cluster, err := addresses.Cluster(ctx)
 	if err != nil {

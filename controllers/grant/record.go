@@ -296,21 +296,35 @@ func recordVerified(record *v1alpha1.SupportAccessRecord, now time.Time) {
 	addTransition(record, now, v1alpha1.TransitionVerified, lifecycle.Operator, "the API server says that no engineer may do anything any more")
 }
 
+// maxProbes is how many requests are asked about for each engineer, where there are more: one in each place then, of one
+// role after the other.
+const maxProbes = 64
+
 // probes are requests that engineers could make while the grant was open: the first that each of its roles allows, in
 // each of its places.
 func (s *sight) probes() []access.Probe {
 	var probes []access.Probe
-	for _, namespace := range lifecycle.ScopeOf(s.record.Spec.Scope, s.record.Spec.Grant.Namespace) {
-		for _, name := range s.record.Spec.Roles {
-			probe := access.Probe{Namespace: namespace, Verb: "get", Resource: "configmaps"}
-			if role := s.roles[name]; role != nil && len(role.Rules) > 0 && len(role.Rules[0].Resources) > 0 {
-				rule := role.Rules[0]
-				probe = access.Probe{Namespace: namespace, Verb: rule.Verbs[0], Group: rule.APIGroups[0], Resource: rule.Resources[0]}
-			}
-			probes = append(probes, probe)
+	namespaces, roles := lifecycle.ScopeOf(s.record.Spec.Scope, s.record.Spec.Grant.Namespace), s.record.Spec.Roles
+	for i, namespace := range namespaces {
+		asked := roles
+		if len(namespaces)*len(roles) > maxProbes {
+			asked = roles[i%len(roles):][:1]
+		}
+		for _, name := range asked {
+			probes = append(probes, s.probeOf(namespace, name))
 		}
 	}
 	return slices.Compact(probes)
+}
+
+// probeOf returns the first request that a role allows in a namespace.
+func (s *sight) probeOf(namespace, name string) access.Probe {
+	role := s.roles[name]
+	if role == nil || len(role.Rules) == 0 || len(role.Rules[0].Resources) == 0 {
+		return access.Probe{Namespace: namespace, Verb: "get", Resource: "configmaps"}
+	}
+	rule := role.Rules[0]
+	return access.Probe{Namespace: namespace, Verb: rule.Verbs[0], Group: rule.APIGroups[0], Resource: rule.Resources[0]}
 }
 
 func recordEndOf(record *v1alpha1.SupportAccessRecord, end lifecycle.End, now time.Time) {

@@ -49,9 +49,31 @@ func (r *Reconciler) seeSessions(ctx context.Context, s *sight) error {
 	return nil
 }
 
-// grantsOfSession maps a session to its grant.
+// seeGateway asks whether a replica of the gateway says that it can let nobody in.
+func (r *Reconciler) seeGateway(ctx context.Context, s *sight) error {
+	if r.Sessions == nil {
+		return nil
+	}
+	list := &v1alpha1.SupportAccessSessionList{}
+	replicas := client.MatchingFields{indexGrant: v1alpha1.GatewayItself}
+	if err := r.Sessions.List(ctx, list, client.InNamespace(v1alpha1.SystemNamespace), replicas); err != nil {
+		return fmt.Errorf("list what the replicas of the gateway say: %w", err)
+	}
+	for i := range list.Items {
+		if unable := list.Items[i].Status.Unable; unable != "" {
+			s.world.Missing = append(s.world.Missing, unable)
+			return nil
+		}
+	}
+	return nil
+}
+
+// grantsOfSession maps a session to its grant. What a replica says of itself is of no grant.
 func grantsOfSession(_ context.Context, o client.Object) []types.NamespacedName {
 	grant := o.(*v1alpha1.SupportAccessSession).Spec.Grant
+	if grant.UID == v1alpha1.GatewayItself {
+		return nil
+	}
 	return []types.NamespacedName{{Namespace: grant.Namespace, Name: grant.Name}}
 }
 
