@@ -36,4 +36,8 @@ const (
 	IdentityPrefix = "supportaccess.dev:"
 	// EngineersGroup is the group of every engineer who comes through the gateway.
 	EngineersGroup = IdentityPrefix + "engineers"
+	// ProbeUser is nobody: as this user the gateway finds out whether the API server lets it act as anybody.
+	ProbeUser = IdentityPrefix + "probe"
+	// GatewayItself is, in a session object, the UID of no grant: there a replica says what is true of every grant.
+	GatewayItself = "gateway"
 )

@@ -119,6 +119,13 @@ type SupportAccessSessionStatus struct {
 	//
 	// +optional
 	CutConnections int32 `json:"cutConnections,omitempty"`
+
+	// unable is why the replica can let nobody in, whatever the grant; empty while it can. It says so in an object of its own,
+	// whose grant has the uid gateway and is none. While any replica says so, no grant opens through the gateway.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Unable string `json:"unable,omitempty"`
 }
 
 // EngineerSession is what one person did with a grant through one replica.

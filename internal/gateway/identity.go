@@ -60,9 +60,24 @@ func (i *identities) prove(ctx context.Context, x *exchange) error {
 	return nil
 }
 
-// ask asks the API server who the gateway is when it acts as the engineer of an exchange. A server without constrained
-// impersonation refuses, whatever it calls its version.
+// ask asks the API server who the gateway is when it acts as the engineer of an exchange.
 func (u *upstream) ask(ctx context.Context, x *exchange) error {
+	return u.review(ctx, func(header http.Header) { actAs(header, x) })
+}
+
+// refusedError is an answer of the API server other than yes.
+type refusedError struct {
+	status int
+	answer []byte
+}
+
+// Error says what the API server answered.
+func (e *refusedError) Error() string {
+	return fmt.Sprintf("the API server answered %d: %s", e.status, e.answer)
+}
+
+// review asks the API server who the gateway is in a guise.
+func (u *upstream) review(ctx context.Context, guise func(http.Header)) error {
 	body := []byte(`{"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview"}`)
 	target := *u.base
 	target.Path = whoAmI
@@ -71,7 +86,7 @@ func (u *upstream) ask(ctx context.Context, x *exchange) error {
 		return err
 	}
 	r.Header.Set("Content-Type", "application/json")
-	actAs(r.Header, x)
+	guise(r.Header)
 	response, err := u.plain.RoundTrip(r)
 	if err != nil {
 		return err
@@ -82,7 +97,7 @@ func (u *upstream) ask(ctx context.Context, x *exchange) error {
 		return err
 	}
 	if response.StatusCode != http.StatusCreated {
-		return fmt.Errorf("the API server answered %d: %s", response.StatusCode, answer)
+		return &refusedError{status: response.StatusCode, answer: answer}
 	}
 	return nil
 }

@@ -56,6 +56,7 @@ type Gateway struct {
 	sessions    *sessions
 	journal     *journal
 	counters    *counters
+	probe       *probe
 	server      *http.Server
 }
 
@@ -82,6 +83,7 @@ func New(o Options) (*Gateway, error) {
 	g.sessions = &sessions{
 		client: o.Client, clock: o.Clock, replica: o.Replica, owner: ownerOf(o.Replica, o.ReplicaUID), presenceOf: g.connections.presenceOf, endedOf: g.connections.endedOf,
 	}
+	g.probe = &probe{way: way, sessions: g.sessions, clock: o.Clock, logger: o.Logger}
 	if g.counters, err = newCounters(o.Registry, g.connections.count, func() float64 { return o.Hearing.age().Seconds() }); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
@@ -123,6 +125,7 @@ func (g *Gateway) NeedLeaderElection() bool { return false }
 
 // Start serves until the context is done, and then lets nobody stay.
 func (g *Gateway) Start(ctx context.Context) error {
+	go g.probe.run(ctx)
 	if err := g.grants.LookAtAll(ctx); err != nil {
 		return fmt.Errorf("look at the grants: %w", err)
 	}
@@ -163,6 +166,9 @@ func (g *Gateway) Ready(*http.Request) error {
 	}
 	return nil
 }
+
+// MayAct fails while it is not known that the API server lets the gateway act as anybody.
+func (g *Gateway) MayAct(*http.Request) error { return g.probe.problem() }
 
 // cut ends what is open of a grant and says so when it is done.
 func (g *Gateway) cut(cutting Cutting) {

@@ -151,7 +151,7 @@ func addGateway(mgr ctrl.Manager, config *rest.Config, o ProxyOptions, hearing *
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return fmt.Errorf("add health check: %w", err)
 	}
-	for name, check := range map[string]healthz.Checker{"grants": door.Ready, "certificate": certificate.Ready} {
+	for name, check := range map[string]healthz.Checker{"grants": door.Ready, "impersonation": door.MayAct, "certificate": certificate.Ready} {
 		if err := mgr.AddReadyzCheck(name, check); err != nil {
 			return fmt.Errorf("add readiness check: %w", err)
 		}
