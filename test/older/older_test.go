@@ -214,10 +214,11 @@ func (s *scene) comesInAndIsCut(t *testing.T, grant *v1alpha1.SupportAccessGrant
 	if _, err := io.ReadAtLeast(out, make([]byte, 1), 1); err != nil {
 		t.Fatalf("the watch shows nothing: %v", err)
 	}
-	ended := make(chan error, 1)
+	ended := make(chan struct{})
 	go func() {
+		defer close(ended)
 		_, _ = io.Copy(io.Discard, out)
-		ended <- watch.Wait()
+		_ = watch.Wait()
 	}()
 	if err := s.tess.Delete(t.Context(), grant); err != nil {
 		t.Fatal(err)
