@@ -76,6 +76,8 @@ type Reconciler struct {
 	followed sync.Map
 	// cuts are the first passes, by grant, that await their second.
 	cuts sync.Map
+	// forbidden are the obstacles that were met on the way of opening, by grant.
+	forbidden sync.Map
 	// room bounds how many grants open at once.
 	room room
 	// ambience is what identities may do without a grant.

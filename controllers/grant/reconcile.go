@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -201,6 +202,9 @@ func (s *sight) shows(name string) bool {
 // open gives access, in the order that a crash at any line leaves safe: no access without a record, none without the
 // finalizer that holds the grant, and none on the word of a cache.
 func (r *Reconciler) open(ctx context.Context, s *sight, verdict *lifecycle.Verdict) outcome {
+	if problem := r.inTheWay(s); problem != nil {
+		return outcome{problem: problem}
+	}
 	held := controllerutil.ContainsFinalizer(s.grant, v1alpha1.FinalizerGrant)
 	if err := r.begin(ctx, s, *verdict); err != nil {
 		return outcome{problem: err, gave: held && r.mayHaveBegun(ctx, s)}
@@ -247,7 +251,32 @@ func (r *Reconciler) halfOpen(ctx context.Context, s *sight, problem error) outc
 	if err := r.Keeper.Unbind(ctx, remains); err != nil {
 		return outcome{problem: err, gave: true}
 	}
+	if apierrors.IsForbidden(problem) {
+		r.forbidden.Store(s.key, obstacle{grant: s.grant.UID, met: s.now, problem: problem})
+	}
 	return outcome{problem: problem}
+}
+
+// obstacle is what the API server forbade when a grant was to open.
+type obstacle struct {
+	grant   types.UID
+	met     time.Time
+	problem error
+}
+
+// inTheWay returns what was in a grant's way not long ago, nil if it may be tried. Each try gives for a moment what is not
+// forbidden, and what is taken back then wakes the next pass: without a pause one would follow upon the other.
+func (r *Reconciler) inTheWay(s *sight) error {
+	known, ok := r.forbidden.Load(s.key)
+	if !ok {
+		return nil
+	}
+	o := known.(obstacle)
+	if o.grant == s.grant.UID && s.now.Before(o.met.Add(mendAgain)) {
+		return o.problem
+	}
+	r.forbidden.Delete(s.key)
+	return nil
 }
 
 // begin puts a grant on record and holds it, and reads meanwhile whatever may have taken it away: all that must come
