@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +24,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"supportaccess.dev/operator/api/v1alpha1"
+	"supportaccess.dev/operator/internal/audit"
 	"supportaccess.dev/operator/test/gen"
 	"supportaccess.dev/operator/test/world"
 )
@@ -53,8 +55,8 @@ func seen(verb string, ref *auditv1.ObjectReference) asked {
 	return a
 }
 
-// apiServerSaw reads from the API server's audit log what it was asked in an engineer's name, by request.
-func (s *scene) apiServerSaw(t *testing.T) map[string]asked {
+// apiServerSaw reads from the API server's audit log what it was asked in the name of a grant's engineers, by request.
+func (s *scene) apiServerSaw(t *testing.T, g *grant) map[string]asked {
 	t.Helper()
 	content, err := os.ReadFile(s.ControlPlane.AuditLogPath())
 	if err != nil {
@@ -69,6 +71,9 @@ func (s *scene) apiServerSaw(t *testing.T) map[string]asked {
 		if event.ImpersonatedUser == nil || !strings.HasPrefix(event.ImpersonatedUser.Username, v1alpha1.IdentityPrefix) {
 			continue
 		}
+		if !slices.Contains(event.ImpersonatedUser.Extra["supportaccess.dev/grant"], g.Namespace+"/"+g.Name) {
+			continue
+		}
 		// The gateway's own question whether it may act is about no object of the cluster.
 		if event.ObjectRef != nil && event.ObjectRef.Resource == "selfsubjectreviews" {
 			continue
@@ -78,8 +83,8 @@ func (s *scene) apiServerSaw(t *testing.T) map[string]asked {
 	return found
 }
 
-// gatewayRecorded reads what the gateway put on record before it let it through, by request.
-func (s *scene) gatewayRecorded(t *testing.T) map[string]asked {
+// gatewayRecorded reads what the gateway put on record of a grant before it let it through, by request.
+func (s *scene) gatewayRecorded(t *testing.T, g *grant) map[string]asked {
 	t.Helper()
 	content, err := s.gateway.AuditLines(t.Context())
 	if err != nil {
@@ -87,11 +92,11 @@ func (s *scene) gatewayRecorded(t *testing.T) map[string]asked {
 	}
 	found := map[string]asked{}
 	for line := range bytes.Lines(content) {
-		entry := auditv1.Event{}
+		entry := audit.Entry{}
 		if err := json.Unmarshal(line, &entry); err != nil {
 			t.Fatalf("%q: %v", line, err)
 		}
-		if entry.Stage == auditv1.StageRequestReceived {
+		if entry.Stage == auditv1.StageRequestReceived && entry.Grant.Name == g.Name {
 			found[string(entry.AuditID)] = seen(entry.Verb, entry.ObjectRef)
 		}
 	}
@@ -149,14 +154,14 @@ func TestTheAPIServerSawWhatIsOnRecordAndNothingElse(t *testing.T) {
 	if _, err := g.kubectl(t, "get", "configmap", "imap", "-o", "name"); err != nil {
 		t.Fatal(err)
 	}
-	recorded := s.gatewayRecorded(t)
+	recorded := s.gatewayRecorded(t, g)
 	world.Eventually(t, "the API server's log has caught up", func() error {
-		if saw, last := s.apiServerSaw(t), s.lastRecorded(t); saw[last] == (asked{}) {
+		if saw, last := s.apiServerSaw(t, g), s.lastRecorded(t); saw[last] == (asked{}) {
 			return fmt.Errorf("it has %d requests, the gateway recorded %d, %s is not among them", len(saw), len(recorded), last)
 		}
 		return nil
 	})
-	saw := s.apiServerSaw(t)
+	saw := s.apiServerSaw(t, g)
 	for id, request := range saw {
 		was, ok := recorded[id]
 		switch {
