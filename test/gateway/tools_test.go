@@ -14,6 +14,7 @@ import (
 
 	"supportaccess.dev/operator/hack/controlplane"
 	"supportaccess.dev/operator/test/gen"
+	"supportaccess.dev/operator/test/world"
 )
 
 // kubectls are those of this machine besides the one of the control plane's version: the one that PATH finds, and the
@@ -114,7 +115,18 @@ func (s *scene) seesItAllAndIsCut(t *testing.T, name, tool string) {
 		g.starts(t, "", spdy, "attach", "-i", s.pod),
 	}
 	s.haveBegun(t, g, "log", 1)
-	s.haveBegun(t, g, "attach", 2)
+	// A kubectl whose connection is cut while it still agrees on its streams waits for an answer for 30 s by itself.
+	world.Eventually(t, "whoever follows or is attached sees what the pod says", func() error {
+		if err := s.ControlPlane.AppendPodLog("seen by all"); err != nil {
+			return err
+		}
+		for _, stream := range streams {
+			if strings.Contains(stream.name, " attach ") && !strings.Contains(stream.String(), "seen by all") {
+				return fmt.Errorf("%s says %q", stream.name, stream.String())
+			}
+		}
+		return nil
+	})
 	since := g.revoke(t)
 	for _, stream := range streams {
 		after := stream.isCut(t, since)
