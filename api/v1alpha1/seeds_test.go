@@ -159,6 +159,7 @@ status:
   cutTime: "2026-12-02T18:00:00.000001Z"
   cutReason: Expired
   cutConnections: 2
+  unable: the API server does not let the gateway act as engineers
 `
 
 const recordSeed = `
