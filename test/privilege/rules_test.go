@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/yaml"
+
+	"supportaccess.dev/operator/api/v1alpha1"
 )
 
 // right is the smallest thing that RBAC can give: one verb on one resource, anywhere or in a namespace, to all objects or
@@ -143,7 +145,7 @@ func (r right) isTooMuch(user string) bool {
 	case user == controllerUser:
 		return r.url != "" || acts && !ofUsers
 	default:
-		return ofUsers || acts && r.verb != asUser && !strings.HasPrefix(r.verb, onBehalf)
+		return ofUsers && r.name != v1alpha1.ProbeUser || acts && r.verb != asUser && !strings.HasPrefix(r.verb, onBehalf)
 	}
 }
 

@@ -173,7 +173,7 @@ func TestNoSecretIsAnywhere(t *testing.T) {
 		return filepath.Join(append([]string{"pods", pod.Name}, path...)...)
 	}
 	for _, must := range []string{
-		"audit.log", "kube-apiserver.log", pods(r.operator, "log"), pods(r.gateway, "log"), pods(r.gateway, "volumes", "audit", "audit.log"),
+		"audit.log", "kube-apiserver.log", pods(r.operator, "log"), pods(r.gateway, "log"), pods(r.gateway, "volumes", "audit", "audit.db"),
 	} {
 		if searched[must] == 0 {
 			t.Errorf("%s was not searched, or is empty", must)
