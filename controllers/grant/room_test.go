@@ -193,7 +193,7 @@ func storm(n int) (names []string, objects []client.Object) {
 
 func TestARevocationIsNotKeptWaitingByOpeningsThatGetNoFurther(t *testing.T) {
 	names, objects := storm(40)
-	h := newHouse(t, 8, objects...)
+	h := newHouse(t, 16, objects...)
 	h.work(t)
 	h.hears(priorityOpen, names...)
 	eventually(t, "two openings are under way", func() bool { now, _, _ := h.openings(); return now == 2 })
