@@ -37,10 +37,15 @@ func opened(mods ...func(*v1alpha1.SupportAccessGrant)) func(*run) {
 
 func deletes(r *run) { r.delete(theGrant) }
 func revokes(r *run) { r.decide("revoke", gen.Revoking(theGrant)) }
+// expires lets an hour pass, with which the time of every grant is over that has begun: a grant that nobody has put down
+// yet has all of it before it.
 func expires(r *run) {
 	r.step(time.Hour)
-	for key := range r.look().grants {
-		r.shut[key] = "its time is over"
+	s := r.look()
+	for key := range s.grants {
+		if s.recordOf(key) != nil {
+			r.shut[key] = "its time is over"
+		}
 	}
 }
 
