@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -376,10 +377,10 @@ func (w *countingWriter) Write(p []byte) (int, error) {
 }
 
 // cutStreams measures from when the deletion of a grant is sent until each of its watches has ended, each over a connection of
-// its own, beside how long the deletion itself takes to be answered.
+// its own, beside how long the API server takes to tell anybody who watches grants: the gateway cannot know sooner.
 func (b *bench) cutStreams(ctx context.Context, gateway *world.Operator, streams, rounds int, bar string) error {
 	say("\nRevoke a grant with %d watches, %d rounds", streams, rounds)
-	var cut, answered sample
+	var cut, heard, answered sample
 	for round := range rounds {
 		grant := newGrant(fmt.Sprintf("cut-%d-%d", streams, round), "2h")
 		grant.Spec.Transport = v1alpha1.TransportGateway
@@ -391,6 +392,10 @@ func (b *bench) cutStreams(ctx context.Context, gateway *world.Operator, streams
 		if round == 0 {
 			say("  gateway's memory: %d MiB before, %d MiB with %d idle watches (bar: 250 MiB with 1000)", before, memory(gateway.PID()), streams)
 		}
+		told, err := b.hears(ctx, grant)
+		if err != nil {
+			return err
+		}
 		sent := time.Now()
 		if err := b.tess.Delete(ctx, grant); err != nil {
 			return fmt.Errorf("revoke grant %s: %w", grant.Name, err)
@@ -401,10 +406,36 @@ func (b *bench) cutStreams(ctx context.Context, gateway *world.Operator, streams
 			return err
 		}
 		cut = append(cut, ended...)
+		at, ok := <-told
+		if !ok {
+			return errors.New("the watch of the grant ended")
+		}
+		heard = append(heard, at.Sub(sent))
 	}
 	say("  sent -> ended     median %s  p99 %s  max %s (%s)", ms(cut.at(0.5)), ms(cut.at(0.99)), ms(cut.at(1)), bar)
+	say("  sent -> heard     median %s  p99 %s  max %s (a bare watch: the floor)", ms(heard.at(0.5)), ms(heard.at(0.99)), ms(heard.at(1)))
 	say("  sent -> answered  median %s  max %s", ms(answered.at(0.5)), ms(answered.at(1)))
 	return nil
+}
+
+// hears watches a grant and tells when the API server says that it is being deleted.
+func (b *bench) hears(ctx context.Context, grant *v1alpha1.SupportAccessGrant) (<-chan time.Time, error) {
+	events, err := b.admin.Watch(ctx, &v1alpha1.SupportAccessGrantList{}, client.InNamespace(grant.Namespace), client.MatchingFields{"metadata.name": grant.Name})
+	if err != nil {
+		return nil, fmt.Errorf("watch grant %s: %w", grant.Name, err)
+	}
+	told := make(chan time.Time, 1)
+	go func() {
+		defer close(told)
+		defer events.Stop()
+		for event := range events.ResultChan() {
+			if event.Type == watch.Deleted || event.Object.(client.Object).GetDeletionTimestamp() != nil {
+				told <- time.Now()
+				return
+			}
+		}
+	}()
+	return told, nil
 }
 
 // expireStreams measures how late watches end when their grant's time is over.
