@@ -20,7 +20,7 @@ func judge(s *sight) {
 	input := s.reviewInput()
 	if s.provisioned() {
 		s.world.Prohibitions = review.Sentences(review.Standing(input))
-		s.judgeRoles()
+		s.world.DeletedRoles, s.world.WidenedRoles = review.Roles(s.roleNames(), input.Roles)
 		return
 	}
 	s.world.Refusals = review.Sentences(review.Opening(input))
@@ -51,26 +51,9 @@ func (s *sight) judgePresence() {
 	slices.Sort(s.world.Missing)
 }
 
-// judgeRoles notes the roles of an open grant that are gone or that reach what is never allowed by now.
-func (s *sight) judgeRoles() {
-	for _, name := range s.roleNames() {
-		role := s.roles[name]
-		if role == nil {
-			s.world.DeletedRoles = append(s.world.DeletedRoles, name)
-			continue
-		}
-		for _, reason := range review.Never(role.Rules) {
-			s.world.WidenedRoles = append(s.world.WidenedRoles, fmt.Sprintf("ClusterRole %q: %s", name, reason))
-		}
-	}
-}
-
 func (s *sight) reviewInput() review.Input {
 	input := review.Input{
-		Grant: s.grant, Now: s.now, Transport: s.transport(), Policies: map[string]review.NamespacePolicy{}, Roles: map[string][]rbacv1.PolicyRule{},
-	}
-	for namespace, p := range s.policies {
-		input.Policies[namespace] = review.NamespacePolicy{Name: p.name, Policy: p.policy, Gone: s.gone(namespace)}
+		Grant: s.grant, Now: s.now, Transport: s.transport(), Policies: s.policies, Roles: map[string][]rbacv1.PolicyRule{},
 	}
 	for name, role := range s.roles {
 		input.Roles[name] = role.Rules
@@ -83,5 +66,5 @@ func (s *sight) transport() v1alpha1.Transport {
 	if s.record != nil && !s.foreign && s.record.Spec.Transport != "" {
 		return s.record.Spec.Transport
 	}
-	return review.ResolveTransport(s.grant, s.policies[s.key.Namespace].policy)
+	return review.ResolveTransport(s.grant, s.policies[s.key.Namespace].Policy)
 }

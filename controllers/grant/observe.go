@@ -18,7 +18,9 @@ import (
 	"supportaccess.dev/operator/internal/access"
 	"supportaccess.dev/operator/internal/lifecycle"
 	"supportaccess.dev/operator/internal/partial"
+	"supportaccess.dev/operator/internal/policies"
 	"supportaccess.dev/operator/internal/records"
+	"supportaccess.dev/operator/internal/review"
 )
 
 // sight is everything that a pass has learnt about one grant.
@@ -41,7 +43,7 @@ type sight struct {
 	ambient []string
 
 	// policies are the policies of the places in the grant's scope, by namespace.
-	policies map[string]namespacePolicy
+	policies map[string]review.NamespacePolicy
 	roles    map[string]*rbacv1.ClusterRole
 	cluster  access.Cluster
 
@@ -61,12 +63,6 @@ type sight struct {
 
 	// cut is what the first of the two passes that close a grant did, zero if this is the first.
 	cut cut
-}
-
-// namespacePolicy is the policy of one namespace: its name, and nil where there is none of that name.
-type namespacePolicy struct {
-	name   string
-	policy *v1alpha1.SupportAccessPolicy
 }
 
 func (s *sight) facts() lifecycle.Facts {
@@ -305,7 +301,7 @@ func (s *sight) scope() []string {
 
 // seePlaces looks at the namespaces of the grant: whether each is there to stay, and which policy holds in it.
 func (r *Reconciler) seePlaces(ctx context.Context, reader client.Reader, s *sight) error {
-	s.policies = map[string]namespacePolicy{}
+	s.policies = map[string]review.NamespacePolicy{}
 	places := append([]string{s.key.Namespace}, s.scope()...)
 	for _, name := range places {
 		if _, seen := s.policies[name]; seen || name == "" {
@@ -317,10 +313,10 @@ func (r *Reconciler) seePlaces(ctx context.Context, reader client.Reader, s *sig
 		}
 		if namespace == nil || !namespace.DeletionTimestamp.IsZero() {
 			s.world.GoneNamespaces = append(s.world.GoneNamespaces, name)
-			s.policies[name] = namespacePolicy{name: v1alpha1.DefaultPolicyName}
+			s.policies[name] = policies.OfNone()
 			continue
 		}
-		if s.policies[name], err = policyOf(ctx, reader, namespace); err != nil {
+		if s.policies[name], err = policies.Of(ctx, reader, namespace); err != nil {
 			return err
 		}
 	}
@@ -340,23 +336,6 @@ func (r *Reconciler) namespace(ctx context.Context, reader client.Reader, name s
 		}
 	}
 	return nil, nil
-}
-
-func policyOf(ctx context.Context, reader client.Reader, namespace *metav1.PartialObjectMetadata) (namespacePolicy, error) {
-	name := namespace.Labels[v1alpha1.LabelPolicy]
-	if name == "" {
-		name = v1alpha1.DefaultPolicyName
-	}
-	policy := &v1alpha1.SupportAccessPolicy{}
-	err := reader.Get(ctx, types.NamespacedName{Name: name}, policy)
-	if apierrors.IsNotFound(err) || meta.IsNoMatchError(err) {
-		// Where there is not even the kind, there is no policy: that opens nothing and closes nothing.
-		return namespacePolicy{name: name}, nil
-	}
-	if err != nil {
-		return namespacePolicy{}, fmt.Errorf("get policy %q: %w", name, err)
-	}
-	return namespacePolicy{name: name, policy: policy}, nil
 }
 
 // seeRoles reads the ClusterRoles of the grant. One that the cache has not is asked for at the API server: its absence

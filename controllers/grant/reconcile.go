@@ -389,7 +389,7 @@ func (s *sight) order(verdict lifecycle.Verdict) access.Order {
 			order.Engineers = append(order.Engineers, e)
 		}
 	}
-	if policy := s.policies[s.key.Namespace].policy; policy != nil {
+	if policy := s.policies[s.key.Namespace].Policy; policy != nil {
 		order.Readers = policy.Spec.CredentialReaders
 	}
 	return order

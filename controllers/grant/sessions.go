@@ -185,7 +185,7 @@ func (r *Reconciler) handOver(ctx context.Context, s *sight, order access.Order)
 // handoverDue returns until when a credential may lie in its Secret.
 func (s *sight) handoverDue(secret metav1.Object) time.Time {
 	window := defaultHandover
-	if policy := s.policies[s.key.Namespace].policy; policy != nil && policy.Spec.HandoverWindow.OrZero() > 0 {
+	if policy := s.policies[s.key.Namespace].Policy; policy != nil && policy.Spec.HandoverWindow.OrZero() > 0 {
 		window = policy.Spec.HandoverWindow.OrZero()
 	}
 	issued, err := time.Parse(time.RFC3339, secret.GetAnnotations()[access.AnnotationIssued])

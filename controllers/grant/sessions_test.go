@@ -1,10 +1,15 @@
 package grant
 
 import (
+	"slices"
 	"testing"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/internal/lifecycle"
@@ -39,4 +44,56 @@ func TestAGrantWhoseGatewayWasTakenAwaySaysSo(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestWhileOneReplicaOfTheGatewayCanLetNobodyInTheGrantSaysWhyInsteadOfOpening(t *testing.T) {
+	replica := func(name string, of types.UID, unable string) client.Object {
+		session := &v1alpha1.SupportAccessSession{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: name}}
+		session.Spec.Grant.UID, session.Spec.Replica, session.Status.Unable = of, name, unable
+		return session
+	}
+	const why = "the API server does not let it act as engineers"
+	for sentence, c := range map[string]struct {
+		says []client.Object
+		want []string
+	}{
+		"nobody says anything":                   {nil, nil},
+		"every replica can":                      {[]client.Object{replica("a", v1alpha1.GatewayItself, ""), replica("b", v1alpha1.GatewayItself, "")}, nil},
+		"one cannot":                             {[]client.Object{replica("a", v1alpha1.GatewayItself, ""), replica("b", v1alpha1.GatewayItself, why)}, []string{why}},
+		"none can, which is said once":           {[]client.Object{replica("a", v1alpha1.GatewayItself, why), replica("b", v1alpha1.GatewayItself, why)}, []string{why}},
+		"it is said of a grant, and of no other": {[]client.Object{replica("a", gen.UID("case-2"), why)}, nil},
+	} {
+		r := &Reconciler{Sessions: sessionsOf(t, c.says...)}
+		s := &sight{}
+		if err := r.seeGateway(t.Context(), s); err != nil || !slices.Equal(s.world.Missing, c.want) {
+			t.Errorf("%s: missing is %q, %v, want %q", sentence, s.world.Missing, err, c.want)
+		}
+	}
+	if err := (&Reconciler{}).seeGateway(t.Context(), &sight{}); err != nil {
+		t.Errorf("without a gateway: %v", err)
+	}
+}
+
+func TestWhatAReplicaSaysOfItselfHasNoGrantLookedAt(t *testing.T) {
+	session := &v1alpha1.SupportAccessSession{}
+	session.Spec.Grant = v1alpha1.SessionGrant{Namespace: v1alpha1.SystemNamespace, Name: v1alpha1.GatewayServiceAccount, UID: v1alpha1.GatewayItself}
+	if got := grantsOfSession(t.Context(), session); len(got) != 0 {
+		t.Errorf("got %v", got)
+	}
+	session.Spec.Grant = v1alpha1.SessionGrant{Namespace: gen.Namespace, Name: "case-1", UID: gen.UID("case-1")}
+	if got := grantsOfSession(t.Context(), session); len(got) != 1 || got[0].Name != "case-1" {
+		t.Errorf("got %v, want the grant", got)
+	}
+}
+
+// sessionsOf reads what the replicas of the gateway say, as the controller's cache does.
+func sessionsOf(t *testing.T, says ...client.Object) client.Reader {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	return fake.NewClientBuilder().WithScheme(scheme).WithObjects(says...).WithIndex(&v1alpha1.SupportAccessSession{}, indexGrant, func(o client.Object) []string {
+		return []string{string(o.(*v1alpha1.SupportAccessSession).Spec.Grant.UID)}
+	}).Build()
 }

@@ -10,7 +10,6 @@ import (
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/util/workqueue"
@@ -27,6 +26,7 @@ import (
 	"supportaccess.dev/operator/internal/access"
 	"supportaccess.dev/operator/internal/lifecycle"
 	"supportaccess.dev/operator/internal/partial"
+	"supportaccess.dev/operator/internal/policies"
 	"supportaccess.dev/operator/internal/review"
 )
 
@@ -181,11 +181,11 @@ func (g *Grants) see(ctx context.Context, key types.NamespacedName, now time.Tim
 			return nil, err
 		}
 	}
-	policies, gone, err := g.seePlaces(ctx, s)
+	inForce, gone, err := g.seePlaces(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	s.judge(now, policies, gone)
+	s.judge(now, inForce, gone)
 	g.seeWithdrawn(s)
 	s.seeCredentials(now)
 	return s, nil
@@ -228,10 +228,10 @@ func (g *Grants) seeRoles(ctx context.Context, s *standing) error {
 
 // seePlaces returns the policies of the grant's namespaces, and those namespaces that are gone or going.
 func (g *Grants) seePlaces(ctx context.Context, s *standing) (map[string]review.NamespacePolicy, []string, error) {
-	policies, gone := map[string]review.NamespacePolicy{}, []string(nil)
+	seen, gone := map[string]review.NamespacePolicy{}, []string(nil)
 	places := append([]string{s.key.Namespace}, lifecycle.ScopeOf(s.facts.Record.Spec.Scope, s.key.Namespace)...)
 	for _, name := range places {
-		if _, seen := policies[name]; seen || name == "" {
+		if _, known := seen[name]; known || name == "" {
 			continue
 		}
 		namespace := partial.Object("Namespace")
@@ -241,29 +241,14 @@ func (g *Grants) seePlaces(ctx context.Context, s *standing) (map[string]review.
 		}
 		if found == nil || !found.DeletionTimestamp.IsZero() {
 			gone = append(gone, name)
-			policies[name] = review.NamespacePolicy{Name: v1alpha1.DefaultPolicyName, Gone: true}
+			seen[name] = policies.OfNone()
 			continue
 		}
-		policy, err := g.policyOf(ctx, found)
-		if err != nil {
+		if seen[name], err = policies.Of(ctx, g.Reader, found); err != nil {
 			return nil, nil, err
 		}
-		policies[name] = policy
 	}
-	return policies, gone, nil
-}
-
-func (g *Grants) policyOf(ctx context.Context, namespace *metav1.PartialObjectMetadata) (review.NamespacePolicy, error) {
-	name := namespace.Labels[v1alpha1.LabelPolicy]
-	if name == "" {
-		name = v1alpha1.DefaultPolicyName
-	}
-	policy := &v1alpha1.SupportAccessPolicy{}
-	found, err := optional(policy, g.Reader.Get(ctx, types.NamespacedName{Name: name}, policy))
-	if err != nil {
-		return review.NamespacePolicy{}, fmt.Errorf("get policy %q: %w", name, err)
-	}
-	return review.NamespacePolicy{Name: name, Policy: found}, nil
+	return seen, gone, nil
 }
 
 // seeWithdrawn notes the bindings of the grant that were seen to vanish. A UID never comes back, so what was seen once

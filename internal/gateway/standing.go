@@ -143,16 +143,7 @@ func (s *standing) judge(now time.Time, policies map[string]review.NamespacePoli
 	s.facts.World.Prohibitions = review.Sentences(review.Standing(review.Input{
 		Grant: grant, Now: now, Transport: record.Spec.Transport, Policies: policies, Roles: s.roles,
 	}))
-	for _, name := range record.Spec.Roles {
-		rules, ok := s.roles[name]
-		if !ok {
-			s.facts.World.DeletedRoles = append(s.facts.World.DeletedRoles, name)
-			continue
-		}
-		for _, reason := range review.Never(rules) {
-			s.facts.World.WidenedRoles = append(s.facts.World.WidenedRoles, "ClusterRole "+name+": "+reason)
-		}
-	}
+	s.facts.World.DeletedRoles, s.facts.World.WidenedRoles = review.Roles(record.Spec.Roles, s.roles)
 	s.never = slices.Concat(review.BuiltinNever(), review.DefaultNever())
 	s.limits = limits{idle: defaultIdle, connections: defaultConnections, streamBytes: defaultStreamBytes}
 	first := true

@@ -1,6 +1,7 @@
 package review
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -31,6 +32,21 @@ func Never(role []rbacv1.PolicyRule) []string {
 	}
 	slices.Sort(reasons)
 	return slices.Compact(reasons)
+}
+
+// Roles says of the roles of an open grant which are gone, and for which reasons the others reach what is never given by now.
+func Roles(names []string, rules map[string][]rbacv1.PolicyRule) (gone, widened []string) {
+	for _, name := range names {
+		role, ok := rules[name]
+		if !ok {
+			gone = append(gone, name)
+			continue
+		}
+		for _, reason := range Never(role) {
+			widened = append(widened, fmt.Sprintf("ClusterRole %q: %s", name, reason))
+		}
+	}
+	return gone, widened
 }
 
 // wildcard refuses what means more tomorrow than today: a rule that says all verbs, groups, resources or resources of a
