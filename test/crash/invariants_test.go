@@ -316,8 +316,8 @@ func (r *run) inspectTruth(s *scene, p pass) {
 		active := condition(grant, v1alpha1.ConditionActive)
 		ready := condition(grant, v1alpha1.ConditionReady)
 		provisioned := condition(grant, v1alpha1.ConditionProvisioned)
-		// Who sees the past may say again what was said before, until the cache shows what a hand has taken.
-		repeats := p.lags && r.active[grant.UID]
+		// Who sees the past may say again what was said before, in the status or on record, until the cache shows what was taken.
+		repeats := p.lags && (r.active[grant.UID] || s.recordedOpen(key))
 		switch {
 		case bindings && active.Status == metav1.ConditionFalse:
 			r.wrong("grant %s: Active is False (%s: %s) and a binding of it is there", key, active.Reason, active.Message)

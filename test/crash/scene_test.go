@@ -178,6 +178,12 @@ func grantKeyOf(record *v1alpha1.SupportAccessRecord) types.NamespacedName {
 	return types.NamespacedName{Namespace: record.Spec.Grant.Namespace, Name: record.Spec.Grant.Name}
 }
 
+// recordedOpen reports whether it is on record that a grant was opened, and not that it has ended.
+func (s *scene) recordedOpen(key types.NamespacedName) bool {
+	record := s.recordOf(key)
+	return record != nil && record.Status.ProvisionedTime != nil && record.Status.EndTime == nil
+}
+
 // recordOf returns the record of a grant's name: at home, else its tombstone.
 func (s *scene) recordOf(key types.NamespacedName) *v1alpha1.SupportAccessRecord {
 	if record := s.records[key]; record != nil {
