@@ -122,8 +122,8 @@ func TestBehindABalancerEverythingWorksAndAClientThatVanishedIsCut(t *testing.T)
 	t.Logf("acknowledged %s after the revocation", time.Since(since).Round(time.Millisecond))
 	for _, stream := range []*stream{watching, shell} {
 		select {
-		case <-stream.ended:
-			t.Errorf("%s has ended: its balancer was not frozen", stream.name)
+		case <-stream.Done():
+			t.Errorf("%s has ended: its balancer was not frozen", stream.Name())
 		default:
 		}
 	}

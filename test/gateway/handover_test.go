@@ -34,7 +34,7 @@ func TestACredentialIsHandedOverAgainAndTheOldOneIsCut(t *testing.T) {
 	if err != nil || !strings.Contains(out, "lets nobody in any more") {
 		t.Fatalf("%v: %s", err, out)
 	}
-	t.Logf("%s after it was asked for the old one's watch was cut: %q", watch.isCut(t, since).Round(time.Millisecond), watch.String())
+	t.Logf("%s after it was asked for the old one's watch was cut: %q", watch.isCut(t, since).Round(time.Millisecond), watch.Said())
 	if out, err := old.kubectl(t, "get", "configmaps"); err == nil {
 		t.Errorf("with the old credential: %s", out)
 	}

@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -24,6 +23,7 @@ import (
 
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/hack/controlplane"
+	"supportaccess.dev/operator/hack/controlplane/kubectl"
 	"supportaccess.dev/operator/test/gen"
 	"supportaccess.dev/operator/test/world"
 )
@@ -210,65 +210,31 @@ func (g *grant) kubectl(t *testing.T, args ...string) (string, error) {
 }
 
 // stream is a kubectl that runs until it is cut.
-type stream struct {
-	name  string
-	ended chan time.Time
-	mu    sync.Mutex
-	out   bytes.Buffer
-}
-
-// Write takes what kubectl prints.
-func (s *stream) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.out.Write(p)
-}
-
-func (s *stream) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.out.String()
-}
+type stream struct{ *kubectl.Running }
 
 // starts runs kubectl as the engineer and waits until it has printed something.
 func (g *grant) starts(t *testing.T, says string, env []string, args ...string) *stream {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
-	s := &stream{name: "kubectl " + strings.Join(args, " "), ended: make(chan time.Time, 1)}
-	command := exec.CommandContext(ctx, g.tool, append([]string{"--kubeconfig", g.kubeconfig}, args...)...)
-	command.Stdout, command.Stderr = s, s
-	command.Env = append(os.Environ(), env...)
-	// Its input stays open, as a terminal's would.
-	input, err := command.StdinPipe()
+	started, err := kubectl.Start(ctx, g.tool, g.kubeconfig, env, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = input.Close() })
-	if err := command.Start(); err != nil {
+	if err := started.Says(ctx, says); err != nil {
 		t.Fatal(err)
 	}
-	go func() {
-		_ = command.Wait()
-		s.ended <- time.Now()
-	}()
-	world.Eventually(t, s.name+" says "+says, func() error {
-		if !strings.Contains(s.String(), says) {
-			return fmt.Errorf("it says %q", s.String())
-		}
-		return nil
-	})
-	return s
+	return &stream{started}
 }
 
 // isCut waits until the stream has ended, and returns how long after an instant.
 func (s *stream) isCut(t *testing.T, since time.Time) time.Duration {
 	t.Helper()
 	select {
-	case at := <-s.ended:
-		return at.Sub(since)
+	case <-s.Done():
+		return s.Ended().Sub(since)
 	case <-time.After(patience):
-		t.Errorf("%s still runs %s after the end; it says %q", s.name, patience, s.String())
+		t.Errorf("%s still runs %s after the end; it says %q", s.Name(), patience, s.Said())
 		return patience
 	}
 }

@@ -73,17 +73,17 @@ func TestThatEverybodyIsDisconnectedIsSaidOnlyWhenEveryReplicaHasSaidSo(t *testi
 	}
 	g.is(t, v1alpha1.StateRevoked)
 	for _, stream := range streams[:2] {
-		<-stream.ended
+		<-stream.Done()
 	}
 	g.disconnected(t, metav1.ConditionUnknown, hanging.Name)
 	select {
-	case <-streams[2].ended:
+	case <-streams[2].Done():
 		t.Error("the stream of the replica that hangs has ended: nothing is shown")
 	default:
 	}
 	if err := hanging.Resume(); err != nil {
 		t.Fatal(err)
 	}
-	<-streams[2].ended
+	<-streams[2].Done()
 	g.disconnected(t, metav1.ConditionTrue, "")
 }

@@ -50,7 +50,7 @@ func TestAnEngineerWorksThroughTheGatewayAndEveryStreamIsCutWhenTheGrantIsRevoke
 	s.haveBegun(t, g, "log", 1)
 	since := g.revoke(t)
 	for _, stream := range streams {
-		t.Logf("%6s  %s: %q", stream.isCut(t, since).Round(time.Millisecond), stream.name, stream.String())
+		t.Logf("%6s  %s: %q", stream.isCut(t, since).Round(time.Millisecond), stream.Name(), stream.Said())
 	}
 	if out, err := g.kubectl(t, "get", "configmaps"); err == nil {
 		t.Errorf("after the end: %s", out)

@@ -121,8 +121,8 @@ func (s *scene) seesItAllAndIsCut(t *testing.T, name, tool string) {
 			return err
 		}
 		for _, stream := range streams {
-			if strings.Contains(stream.name, " attach ") && !strings.Contains(stream.String(), "seen by all") {
-				return fmt.Errorf("%s says %q", stream.name, stream.String())
+			if strings.Contains(stream.Name(), " attach ") && !strings.Contains(stream.Said(), "seen by all") {
+				return fmt.Errorf("%s says %q", stream.Name(), stream.Said())
 			}
 		}
 		return nil
@@ -130,9 +130,9 @@ func (s *scene) seesItAllAndIsCut(t *testing.T, name, tool string) {
 	since := g.revoke(t)
 	for _, stream := range streams {
 		after := stream.isCut(t, since)
-		t.Logf("%6s  %s: %.120q", after.Round(time.Millisecond), stream.name, stream.String())
+		t.Logf("%6s  %s: %.120q", after.Round(time.Millisecond), stream.Name(), stream.Said())
 		if after > 5*time.Second {
-			t.Errorf("%s went on for %s", stream.name, after)
+			t.Errorf("%s went on for %s", stream.Name(), after)
 		}
 	}
 }

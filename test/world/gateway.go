@@ -111,16 +111,22 @@ func (o *Operator) VerifyAudit(ctx context.Context) (report *verify.Report, err 
 }
 
 // AuditLines reads what a pod of the gateway has put on record about engineers, an entry a line.
-func (o *Operator) AuditLines(ctx context.Context) (lines []byte, err error) {
+func (o *Operator) AuditLines(ctx context.Context) ([]byte, error) {
+	lines, _, err := o.AuditLinesFrom(ctx, 1)
+	return lines, err
+}
+
+// AuditLinesFrom is AuditLines from an entry's number on. It returns the number from which to read on.
+func (o *Operator) AuditLinesFrom(ctx context.Context, from int64) (lines []byte, next int64, err error) {
 	store, err := sqlite.OpenReader(ctx, o.AuditLog())
 	if err != nil {
-		return nil, err
+		return nil, from, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	for from := int64(1); ; {
+	for {
 		page, err := store.Lines(ctx, from, math.MaxInt64)
 		if err != nil || len(page) == 0 {
-			return lines, err
+			return lines, from, err
 		}
 		for _, line := range page {
 			from = line.Seq + 1
