@@ -61,6 +61,15 @@ func FacetsOf(e *Entry) Facets {
 	return f
 }
 
+// GrantedFrom returns the namespace of the grant, where that is another than the one in which something was done: few
+// entries have it, and who asks for a namespace asks for both.
+func (f *Facets) GrantedFrom() string {
+	if f.Grant.Namespace == f.Namespace {
+		return ""
+	}
+	return f.Grant.Namespace
+}
+
 // ResourceName returns what an admin calls a resource: pods/exec, deployments.apps, deployments.apps/scale.
 func ResourceName(object *auditv1.ObjectReference) string {
 	name := object.Resource

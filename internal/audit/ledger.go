@@ -16,7 +16,8 @@ import (
 )
 
 // Ledger is the log that nobody changes unnoticed: each entry names the one before it, all of them are the leaves of a
-// tree, and whatever is durable is under a signed checkpoint. It is the only one that writes to its store.
+// tree, and whatever is durable is under a signed checkpoint. Where the store lets several write, each goes on where another
+// ended; they share a key.
 type Ledger struct {
 	*queue
 	store   Store
@@ -113,29 +114,89 @@ type page struct {
 // commit makes durable what is offered, all that waits at once.
 func (l *Ledger) commit(at *page) {
 	defer close(l.done)
-	var broken error
 	for first := range l.offers {
 		group := l.gather(first)
-		if broken != nil {
-			// What a failed write left is durable or it is not: the store says.
-			at, broken = l.reread(at)
-		}
-		if broken == nil {
-			at, broken = l.write(at, group)
+		next, err := l.write(at, group)
+		if err == nil {
+			at = next
 		}
 		for _, o := range group {
-			o.told <- broken
+			o.told <- err
 		}
 	}
 }
 
-// milestone is after how many entries a checkpoint is kept for good, so that who verifies can say between which two
-// something was changed.
-const milestone = 256
-
-// write makes a group durable. It returns where the log ends then, which after an error is where it ended before.
+// write makes a group durable, and returns where the log ends then.
 func (l *Ledger) write(at *page, group []*offer) (*page, error) {
-	next := &page{tree: at.tree.Clone(), last: at.last}
+	var next *page
+	// Whoever waits may go; what was begun is brought to an end for the others.
+	err := l.store.Commit(context.Background(), func(now *Standing) ([]Row, Standing, error) {
+		from, err := l.follow(at, now)
+		if err != nil {
+			return nil, Standing{}, err
+		}
+		var rows []Row
+		rows, next = add(from, group)
+		after, err := l.sign(from, next)
+		return rows, after, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("write the audit log: %w", err)
+	}
+	return next, nil
+}
+
+// follow returns where the log ends: where this ledger left it, or where another one did that writes to the same store, or
+// where a write that failed did all the same. That is never before an entry that was acknowledged, nor in another log:
+// what somebody without a key of this one has written is not gone on with.
+func (l *Ledger) follow(at *page, now *Standing) (*page, error) {
+	known, size := at.tree.Size(), int64(0)
+	if now != nil {
+		size = now.Size
+	}
+	switch {
+	case size < known:
+		return nil, fmt.Errorf("the store has %d entries, and had %d", size, known)
+	case size == 0, size == known && now.Last == at.last:
+		return at, nil
+	}
+	to, _, err := check(now)
+	if err != nil {
+		return nil, fmt.Errorf("go on where the log ends: %w", err)
+	}
+	seal, err := chain.Open(now.Checkpoint, l.signer.Verifiers())
+	if err != nil {
+		return nil, fmt.Errorf("go on where the log ends: %w", err)
+	}
+	if len(seal.Known) == 0 {
+		return nil, fmt.Errorf("another has written %d entries, and shares no key with this one", size-known)
+	}
+	return to, l.remember(at)
+}
+
+// remember says whether the last entry that is known is still in its place: with it, all before it are.
+func (l *Ledger) remember(at *page) error {
+	last := at.tree.Size()
+	if last == 0 {
+		return nil
+	}
+	found, err := l.store.ReadHashes([]int64{tlog.StoredHashIndex(0, last-1)})
+	if errors.Is(err, ErrRemoved) {
+		// It was old enough. What there is now is signed.
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read entry %d again: %w", last, err)
+	}
+	if found[0] != at.last {
+		return fmt.Errorf("entry %d is another than the one that was acknowledged: the store went back, and somebody went on from there", last)
+	}
+	return nil
+}
+
+// add returns a group as it follows in the log, and where that ends then.
+func add(from *page, group []*offer) ([]Row, *page) {
+	next := &page{tree: from.tree.Clone(), last: from.last}
 	rows := make([]Row, len(group))
 	for i, o := range group {
 		link := chain.Link{Seq: next.tree.Size() + 1, Prev: next.last}
@@ -143,38 +204,23 @@ func (l *Ledger) write(at *page, group []*offer) (*page, error) {
 		next.last = tlog.RecordHash(line)
 		rows[i] = Row{Seq: link.Seq, Line: line, Hashes: next.tree.Append(next.last), Facets: o.facets}
 	}
-	checkpoint, err := l.signer.Sign(chain.Checkpoint{Origin: l.origin, Tree: next.tree.Head()})
-	if err != nil {
-		return at, err
-	}
-	after := Standing{
-		Size: next.tree.Size(), Last: next.last, Edge: next.tree.Edge(), Checkpoint: checkpoint, Keys: l.signer.Public,
-		Milestone: next.tree.Size()/milestone > at.tree.Size()/milestone,
-	}
-	// Whoever waits may go; what was begun is brought to an end for the others.
-	if err := l.store.Commit(context.Background(), rows, after); err != nil {
-		return at, fmt.Errorf("write the audit log: %w", err)
-	}
-	return next, nil
+	return rows, next
 }
 
-// reread asks the store where the log ends. That is never before an entry that was acknowledged: another would be written
-// in its place.
-func (l *Ledger) reread(at *page) (*page, error) {
-	standing, err := l.store.Load(context.Background())
+// milestone is after how many entries a checkpoint is kept for good, so that who verifies can say between which two
+// something was changed.
+const milestone = 256
+
+// sign returns how the log stands when it has gone on from one place to the next.
+func (l *Ledger) sign(from, next *page) (Standing, error) {
+	checkpoint, err := l.signer.Sign(chain.Checkpoint{Origin: l.origin, Tree: next.tree.Head()})
 	if err != nil {
-		return at, fmt.Errorf("read where the audit log ends: %w", err)
+		return Standing{}, err
 	}
-	again := &page{tree: &chain.Tree{}}
-	if standing != nil {
-		if again, _, err = check(standing); err != nil {
-			return at, fmt.Errorf("read where the audit log ends: %w", err)
-		}
-	}
-	if again.tree.Size() < at.tree.Size() {
-		return at, fmt.Errorf("the store has %d entries, and had %d", again.tree.Size(), at.tree.Size())
-	}
-	return again, nil
+	return Standing{
+		Size: next.tree.Size(), Last: next.last, Edge: next.tree.Edge(), Checkpoint: checkpoint, Keys: l.signer.Public,
+		Milestone: next.tree.Size()/milestone > from.tree.Size()/milestone,
+	}, nil
 }
 
 // own returns an entry about the log itself.
@@ -205,6 +251,10 @@ func (l *Ledger) Cut(ctx context.Context, before time.Time) (int64, error) {
 		return 0, nil
 	}
 	stub, err := l.stub(through)
+	if errors.Is(err, ErrRemoved) {
+		// Another that writes to the same store has done it meanwhile.
+		return 0, nil
+	}
 	if err != nil {
 		return 0, fmt.Errorf("keep what entries up to %d leave: %w", through, err)
 	}

@@ -23,8 +23,10 @@ import (
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
 	clocktesting "k8s.io/utils/clock/testing"
 
+	harness "supportaccess.dev/operator/hack/postgres"
 	"supportaccess.dev/operator/internal/audit"
 	"supportaccess.dev/operator/internal/audit/chain"
+	"supportaccess.dev/operator/internal/audit/postgres"
 	"supportaccess.dev/operator/internal/audit/sqlite"
 	"supportaccess.dev/operator/internal/audit/verify"
 )
@@ -42,7 +44,31 @@ var stores = map[string]func(t testing.TB, folder string) backend{
 		}
 		return store
 	},
+	"postgresql": openPostgres,
 }
+
+// openPostgres opens the log in a database that the folder names. The first time that is a new one.
+func openPostgres(t testing.TB, folder string) backend {
+	path := filepath.Join(folder, "postgres.url")
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		server := harness.Shared(t)
+		writeURL(t, folder, server.URL(server.Database(t)))
+	}
+	store, err := postgres.Open(t.Context(), postgres.Options{URL: path, TLS: "disable"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store
+}
+
+// writeURL says in which database the log of a folder is.
+func writeURL(t testing.TB, folder, url string) {
+	if err := os.WriteFile(filepath.Join(folder, "postgres.url"), []byte(url), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestMain(m *testing.M) { os.Exit(harness.Main(m)) }
 
 // backend is a store as those use it who write and those who read.
 type backend interface {
@@ -162,10 +188,21 @@ type lying struct {
 
 func (l lying) Load(ctx context.Context) (*audit.Standing, error) {
 	standing, err := l.backend.Load(ctx)
-	if standing != nil {
-		l.change(standing)
+	return l.changed(standing), err
+}
+
+func (l lying) Commit(ctx context.Context, follow audit.Follow) error {
+	return l.backend.Commit(ctx, func(now *audit.Standing) ([]audit.Row, audit.Standing, error) { return follow(l.changed(now)) })
+}
+
+func (l lying) changed(standing *audit.Standing) *audit.Standing {
+	if standing == nil {
+		return nil
 	}
-	return standing, err
+	other := *standing
+	other.Edge = slices.Clone(standing.Edge)
+	l.change(&other)
+	return &other
 }
 
 func TestWhatTheStoreDoesNotKeepIsNotAcknowledgedAndTheLogGoesOn(t *testing.T) {
@@ -176,7 +213,7 @@ func TestWhatTheStoreDoesNotKeepIsNotAcknowledgedAndTheLogGoesOn(t *testing.T) {
 		for name, breaks := range map[string]func(bool){
 			"nothing is kept":                     func(b bool) { store.refuse.Store(b) },
 			"it is kept and nobody knows":         func(b bool) { store.forget.Store(b) },
-			"nothing is kept, and nobody can say": func(b bool) { store.refuse.Store(b); store.blind.Store(b) },
+			"nothing is kept, and nobody can say": func(b bool) { store.blind.Store(b) },
 		} {
 			breaks(true)
 			for range 3 {
@@ -200,22 +237,21 @@ type failing struct {
 
 var errDisk = errors.New("no space left on device")
 
-func (f *failing) Commit(ctx context.Context, rows []audit.Row, after audit.Standing) error {
-	if f.refuse.Load() {
+func (f *failing) Commit(ctx context.Context, follow audit.Follow) error {
+	if f.blind.Load() {
 		return errDisk
 	}
-	err := f.backend.Commit(ctx, rows, after)
+	err := f.backend.Commit(ctx, func(now *audit.Standing) ([]audit.Row, audit.Standing, error) {
+		rows, after, err := follow(now)
+		if f.refuse.Load() {
+			err = errDisk
+		}
+		return rows, after, err
+	})
 	if f.forget.Load() {
 		return errDisk
 	}
 	return err
-}
-
-func (f *failing) Load(ctx context.Context) (*audit.Standing, error) {
-	if f.blind.Load() {
-		return nil, errDisk
-	}
-	return f.backend.Load(ctx)
 }
 
 func TestAStoreThatWentBackIsNotWrittenOver(t *testing.T) {
@@ -339,44 +375,73 @@ func TestWhatACrashLeavesIsEveryEntryThatWasAcknowledged(t *testing.T) {
 		writeUntilKilled(t, folder)
 		return
 	}
-	folder := t.TempDir()
-	acknowledged := int64(0)
-	for round := range 6 {
-		child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.timeout=60s")
-		key := filepath.Join(folder, "key.pem")
-		if err := os.WriteFile(key, theKey(t), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		child.Env = append(os.Environ(), "AUDIT_TEST_CRASH="+folder)
-		out, err := child.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := child.Start(); err != nil {
-			t.Fatal(err)
-		}
-		scanner := bufio.NewScanner(out)
-		// Somewhere else each time, and never at rest: others are being written.
-		for n := 0; n < 20+round*37 && scanner.Scan(); n++ {
-			acknowledged++
-		}
-		if err := child.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		for scanner.Scan() {
-			acknowledged++
-		}
-		_ = child.Wait()
+	for kind := range stores {
+		t.Run(kind, func(t *testing.T) {
+			folder := t.TempDir()
+			store := stores[kind](t, folder)
+			if err := store.Close(); err != nil {
+				t.Fatal(err)
+			}
+			acknowledged := int64(0)
+			for round := range 6 {
+				child := startWriter(t, "TestWhatACrashLeavesIsEveryEntryThatWasAcknowledged", kind, folder)
+				// Somewhere else each time, and never at rest: others are being written.
+				acknowledged += child.killAfter(t, 20+round*37)
+			}
+			store = stores[kind](t, folder)
+			report := mustVerify(t, exported(t, store), nil)
+			if acknowledged < 20*6 || report.Entries < acknowledged+1 {
+				t.Errorf("%d entries on record, %d were acknowledged", report.Entries, acknowledged)
+			}
+			if err := store.Close(); err != nil {
+				t.Fatal(err)
+			}
+		})
 	}
-	store := stores["sqlite"](t, folder)
-	text := exported(t, store)
-	report := mustVerify(t, text, nil)
-	if acknowledged < 20*6 || report.Entries < acknowledged+1 {
-		t.Errorf("%d entries on record, %d were acknowledged", report.Entries, acknowledged)
-	}
-	if err := store.Close(); err != nil {
+}
+
+// writer is another process that writes to a log.
+type writer struct {
+	*exec.Cmd
+	out *bufio.Scanner
+}
+
+// startWriter runs a test of this package in another process.
+func startWriter(t *testing.T, test, kind, folder string) *writer {
+	t.Helper()
+	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+test+"$", "-test.timeout=120s")
+	if err := os.WriteFile(filepath.Join(folder, "key.pem"), theKey(t), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	child.Env = append(os.Environ(), "AUDIT_TEST_CRASH="+folder, "AUDIT_TEST_STORE="+kind)
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return &writer{Cmd: child, out: bufio.NewScanner(out)}
+}
+
+// killAfter ends a writer when so many entries were acknowledged, and returns how many were then.
+func (w *writer) killAfter(t *testing.T, entries int) int64 {
+	t.Helper()
+	acknowledged := int64(0)
+	for range entries {
+		if !w.out.Scan() {
+			break
+		}
+		acknowledged++
+	}
+	if err := w.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	for w.out.Scan() {
+		acknowledged++
+	}
+	_ = w.Wait()
+	return acknowledged
 }
 
 func writeUntilKilled(t *testing.T, folder string) {
@@ -384,7 +449,7 @@ func writeUntilKilled(t *testing.T, folder string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := resume(t, stores["sqlite"](t, folder), key)
+	log := resume(t, stores[os.Getenv("AUDIT_TEST_STORE")](t, folder), key)
 	for range 4 {
 		go func() {
 			for i := int64(0); ; i++ {
@@ -482,28 +547,21 @@ func entriesOf(t testing.TB, text []byte) []audit.Entry {
 
 // BenchmarkLedgerAppend shows entries a second, durable and under a signed checkpoint each, beside what the disk does alone.
 func BenchmarkLedgerAppend(b *testing.B) {
-	for _, writers := range []int{1, 16, 64} {
-		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
-			log := resume(b, stores["sqlite"](b, b.TempDir()), theKey(b))
-			var next atomic.Int64
-			b.ResetTimer()
-			var all sync.WaitGroup
-			for range writers {
-				all.Go(func() {
-					for i := next.Add(1); i <= int64(b.N); i = next.Add(1) {
-						if err := log.Append(b.Context(), sample(i)); err != nil {
-							b.Error(err)
-						}
-					}
-				})
-			}
-			all.Wait()
-			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "entries/s")
-			if err := log.Close(); err != nil {
-				b.Fatal(err)
-			}
-		})
+	for kind, open := range stores {
+		for _, writers := range []int{1, 16, 64} {
+			b.Run(fmt.Sprintf("%s/writers=%d", kind, writers), func(b *testing.B) {
+				benchmarkAppend(b, writers, resume(b, open(b, b.TempDir()), theKey(b)))
+			})
+		}
 	}
+	b.Run("postgresql/replicas=3/writers=64", func(b *testing.B) {
+		folder := b.TempDir()
+		var logs []*audit.Ledger
+		for range 3 {
+			logs = append(logs, resume(b, openPostgres(b, folder), theKey(b)))
+		}
+		benchmarkAppend(b, 64, logs...)
+	})
 	b.Run("bare write and fsync", func(b *testing.B) {
 		bare, err := os.Create(filepath.Join(b.TempDir(), "bare"))
 		if err != nil {
@@ -523,6 +581,30 @@ func BenchmarkLedgerAppend(b *testing.B) {
 			b.Fatal(err)
 		}
 	})
+}
+
+// benchmarkAppend has writers share logs.
+func benchmarkAppend(b *testing.B, writers int, logs ...*audit.Ledger) {
+	b.Helper()
+	var next atomic.Int64
+	b.ResetTimer()
+	var all sync.WaitGroup
+	for w := range writers {
+		all.Go(func() {
+			for i := next.Add(1); i <= int64(b.N); i = next.Add(1) {
+				if err := logs[w%len(logs)].Append(b.Context(), sample(i)); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "entries/s")
+	for _, log := range logs {
+		if err := log.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 // Keys for tests, each made once.

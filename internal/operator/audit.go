@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -22,6 +23,7 @@ import (
 
 	"supportaccess.dev/operator/internal/audit"
 	"supportaccess.dev/operator/internal/audit/chain"
+	"supportaccess.dev/operator/internal/audit/postgres"
 	"supportaccess.dev/operator/internal/audit/serve"
 	"supportaccess.dev/operator/internal/audit/sqlite"
 )
@@ -29,6 +31,7 @@ import (
 // AuditOptions are what the gateway can be told of its audit log.
 type AuditOptions struct {
 	Store     string
+	Postgres  postgres.Options
 	Key       string
 	Origin    string
 	Lines     string
@@ -40,6 +43,7 @@ type AuditOptions struct {
 
 func (o *AuditOptions) bind(flags *pflag.FlagSet) {
 	flags.StringVar(&o.Store, "audit-store", "/var/log/support-access/audit.db", "file of the audit log, to which every request of an engineer is written before it goes on; empty for --audit-log alone, which proves nothing")
+	bindPostgres(flags, &o.Postgres)
 	flags.StringVar(&o.Key, "audit-key", "/var/log/support-access/audit.key", "file with the Ed25519 keys that sign the audit log, in PEM; made for a log that is new, if it is not there")
 	flags.StringVar(&o.Origin, "audit-origin", "supportaccess.dev/audit", "name of an audit log that is new, by which auditors tell one installation from another")
 	flags.StringVar(&o.Lines, "audit-log", "", "file of JSON lines to which the audit log is copied, a hyphen for standard output; empty for none")
@@ -48,12 +52,32 @@ func (o *AuditOptions) bind(flags *pflag.FlagSet) {
 	flags.StringVar(&o.Audience, "audit-audience", "supportaccess.dev/audit", "for whom the token of a reader must have been issued; empty for tokens that are good for the API server")
 }
 
+// Where the environment says what a flag says: so that support-access audit, run in the gateway's pod, knows it too.
+const (
+	postgresVariable    = "SUPPORT_ACCESS_AUDIT_POSTGRES"
+	postgresTLSVariable = "SUPPORT_ACCESS_AUDIT_POSTGRES_TLS"
+	postgresCAVariable  = "SUPPORT_ACCESS_AUDIT_POSTGRES_CA"
+)
+
+// bindPostgres adds the flags that say which database.
+func bindPostgres(flags *pflag.FlagSet, o *postgres.Options) {
+	flags.StringVar(&o.URL, "audit-postgres", os.Getenv(postgresVariable), "file with the URL of a PostgreSQL database in which the audit log is kept, in place of --audit-store: several gateways write one log there; empty for none; "+postgresVariable+" in the environment says the same")
+	flags.StringVar(&o.TLS, "audit-postgres-tls", cmp.Or(os.Getenv(postgresTLSVariable), postgres.TLSModes[0]), "how sure to be that it is the right server: verify-full, verify-ca, require or disable; "+postgresTLSVariable+" in the environment says the same")
+	flags.StringVar(&o.CA, "audit-postgres-ca", os.Getenv(postgresCAVariable), "file with the certificates that vouch for the server, in PEM; empty for those that the system trusts; "+postgresCAVariable+" in the environment says the same")
+}
+
 func (o *AuditOptions) check() error {
-	if o.Store == "" && o.Lines == "" {
+	kept := o.Store != "" || o.Postgres.URL != ""
+	if !kept && o.Lines == "" {
 		return errors.New("--audit-store: without an audit log nobody is let in")
 	}
-	if o.Store == "" && o.Address != "0" {
+	if !kept && o.Address != "0" {
 		return errors.New("--audit-bind-address: a file of lines cannot be read there: give --audit-store")
+	}
+	if o.Postgres.URL != "" {
+		if err := o.Postgres.Check(); err != nil {
+			return fmt.Errorf("--audit-postgres: %w", err)
+		}
 	}
 	if o.Retention < 0 {
 		return fmt.Errorf("--audit-retention: %s is negative", o.Retention)
@@ -71,22 +95,43 @@ type auditLog struct {
 
 // open opens the log.
 func (o *AuditOptions) open(ctx context.Context, now clock.PassiveClock) (*auditLog, error) {
-	if o.Store == "" {
+	if o.Store == "" && o.Postgres.URL == "" {
 		log, err := audit.OpenFile(o.Lines)
 		if err != nil {
 			return nil, fmt.Errorf("open --audit-log: %w", err)
 		}
 		return &auditLog{Log: log, Closer: log}, nil
 	}
-	store, err := sqlite.Open(ctx, o.Store)
+	store, err := o.store(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("open --audit-store: %w", err)
+		return nil, err
 	}
 	ledger, err := o.ledger(ctx, store, now)
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
 	return &auditLog{Log: ledger, Closer: ledger, ledger: ledger, reader: store}, nil
+}
+
+// auditStore is where the log is kept, for who writes and who reads.
+type auditStore interface {
+	audit.Store
+	audit.Reader
+}
+
+func (o *AuditOptions) store(ctx context.Context) (auditStore, error) {
+	if o.Postgres.URL != "" {
+		store, err := postgres.Open(ctx, o.Postgres)
+		if err != nil {
+			return nil, fmt.Errorf("open --audit-postgres: %w", err)
+		}
+		return store, nil
+	}
+	store, err := sqlite.Open(ctx, o.Store)
+	if err != nil {
+		return nil, fmt.Errorf("open --audit-store: %w", err)
+	}
+	return store, nil
 }
 
 // keep says by which keys the log is checked, has it copied, and has old entries removed.
@@ -118,17 +163,20 @@ func (o *AuditOptions) ledger(ctx context.Context, store audit.Store, now clock.
 	}
 	ledger, err := audit.OpenLedger(ctx, audit.LedgerOptions{Store: store, Origin: o.Origin, Key: key, Clock: now, Replica: replicaName()})
 	if err != nil {
-		return nil, fmt.Errorf("open --audit-store: %w", err)
+		return nil, fmt.Errorf("open the audit log: %w", err)
 	}
 	return ledger, nil
 }
 
 // key reads the log's keys, and makes one for a log that is new. A log that has lost its key gets no other by itself: those
-// who trust the old one would not trust it.
+// who trust the old one would not trust it. One that several write gets none either: each would make another.
 func (o *AuditOptions) key(ctx context.Context, store audit.Store) ([]byte, error) {
 	content, err := os.ReadFile(o.Key)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return content, err
+	}
+	if o.Postgres.URL != "" {
+		return nil, fmt.Errorf("%w: gateways that write one log in PostgreSQL share a key, so it must be given to each", err)
 	}
 	standing, loading := store.Load(ctx)
 	if loading != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"supportaccess.dev/operator/internal/audit"
+	"supportaccess.dev/operator/internal/audit/postgres"
 	"supportaccess.dev/operator/internal/audit/sqlite"
 )
 
@@ -31,17 +32,28 @@ func AuditCommand() *cobra.Command {
 	return command
 }
 
-// bindStore adds the flag that says which log.
-func bindStore(flags *pflag.FlagSet, path *string) {
-	flags.StringVar(path, "audit-store", "/var/log/support-access/audit.db", "file of the audit log")
+// source is the log that is read.
+type source struct {
+	path     string
+	postgres postgres.Options
+	flags    *pflag.FlagSet
 }
 
+// bind adds the flags that say which log.
+func (s *source) bind(flags *pflag.FlagSet) {
+	s.flags = flags
+	flags.StringVar(&s.path, storeFlag, "/var/log/support-access/audit.db", "file of the audit log")
+	bindPostgres(flags, &s.postgres)
+}
+
+const storeFlag = "audit-store"
+
 func auditShowCommand(name, short string, show func(*audit.Standing) string) *cobra.Command {
-	path := ""
+	var from source
 	command := &cobra.Command{
 		Use: name, Short: short, Args: cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
-			return reading(command.Context(), path, func(store *sqlite.Store) error {
+			return from.read(command.Context(), func(store audit.Reader) error {
 				standing, err := store.Load(command.Context())
 				if err != nil {
 					return err
@@ -54,13 +66,20 @@ func auditShowCommand(name, short string, show func(*audit.Standing) string) *co
 			})
 		},
 	}
-	bindStore(command.Flags(), &path)
+	from.bind(command.Flags())
 	return command
 }
 
-// reading does something with a log that another process may be writing.
-func reading(ctx context.Context, path string, do func(*sqlite.Store) error) error {
-	store, err := sqlite.OpenReader(ctx, path)
+// read does something with a log that others may be writing. A file that is named goes before what the environment says.
+func (s *source) read(ctx context.Context, do func(audit.Reader) error) error {
+	if s.postgres.URL != "" && !s.flags.Changed(storeFlag) {
+		store, err := postgres.OpenReader(ctx, s.postgres)
+		if err != nil {
+			return err
+		}
+		return errors.Join(do(store), store.Close())
+	}
+	store, err := sqlite.OpenReader(ctx, s.path)
 	if err != nil {
 		return err
 	}
@@ -69,7 +88,8 @@ func reading(ctx context.Context, path string, do func(*sqlite.Store) error) err
 
 // exporting is one run of support-access audit export.
 type exporting struct {
-	path, format string
+	from   source
+	format string
 	// filters are flags by the name that a query has for them.
 	filters map[string]*string
 	query   audit.Query
@@ -89,7 +109,7 @@ func auditExportCommand() *cobra.Command {
 			if err := x.complete(); err != nil {
 				return err
 			}
-			return reading(command.Context(), x.path, func(store *sqlite.Store) error {
+			return x.from.read(command.Context(), func(store audit.Reader) error {
 				return x.run(command.Context(), command.OutOrStdout(), store)
 			})
 		},
@@ -99,7 +119,7 @@ func auditExportCommand() *cobra.Command {
 }
 
 func (x *exporting) bind(flags *pflag.FlagSet) {
-	bindStore(flags, &x.path)
+	x.from.bind(flags)
 	flags.StringVar(&x.format, "format", "jsonl", "jsonl, which can be verified, or csv, which is for reading")
 	for name, usage := range map[string]string{
 		"grant":     "only of this grant, NAMESPACE/NAME",
@@ -138,7 +158,7 @@ func (x *exporting) complete() error {
 	return nil
 }
 
-func (x *exporting) run(ctx context.Context, w io.Writer, store *sqlite.Store) error {
+func (x *exporting) run(ctx context.Context, w io.Writer, store audit.Reader) error {
 	switch {
 	case x.format == "csv":
 		return audit.ExportCSV(ctx, w, store, x.query)

@@ -34,6 +34,8 @@ type Command struct {
 	LogPath string
 	// Detach leaves the program running when this process ends.
 	Detach bool
+	// User is as whom it runs, nil for whoever runs this.
+	User *syscall.Credential
 }
 
 // Process is a program that was started.
@@ -55,7 +57,7 @@ func (c Command) Start() (*Process, error) {
 	p := &Process{Name: c.Name, LogPath: c.LogPath, cmd: exec.Command(c.Path, c.Args...), done: make(chan struct{})}
 	p.cmd.Dir, p.cmd.Env = c.Dir, c.Env
 	p.cmd.Stdout, p.cmd.Stderr = log, log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: c.User}
 	if !c.Detach {
 		p.cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	}

@@ -15,8 +15,9 @@ import (
 // Keys sign the checkpoints of a log: one, or while one follows the other both.
 type Keys struct {
 	// Public are the keys by which signatures are checked, in the order of the file.
-	Public  []string
-	signers []note.Signer
+	Public    []string
+	signers   []note.Signer
+	verifiers note.Verifiers
 }
 
 // maxKeys is how many keys may sign at once: a note has no more than a few signatures.
@@ -34,7 +35,9 @@ func ParseKeys(origin string, content []byte) (*Keys, error) {
 	if n := len(keys.Public); n == 0 || n > maxKeys {
 		return nil, fmt.Errorf("there are %d keys in PEM, want 1 to %d", n, maxKeys)
 	}
-	return keys, nil
+	var err error
+	keys.verifiers, err = Verifiers(keys.Public)
+	return keys, err
 }
 
 func (k *Keys) add(origin string, block *pem.Block) error {
@@ -74,6 +77,9 @@ func (k *Keys) Sign(c Checkpoint) (string, error) {
 	}
 	return string(signed), nil
 }
+
+// Verifiers returns who checks the signatures of these keys.
+func (k *Keys) Verifiers() note.Verifiers { return k.verifiers }
 
 // Verifiers returns who checks signatures by public keys.
 func Verifiers(public []string) (note.Verifiers, error) {

@@ -116,3 +116,16 @@ func Split(joined []byte) ([]tlog.Hash, error) {
 	}
 	return hashes, nil
 }
+
+// SplitEdge returns where a log ends as it is kept: the hash of its last line, and the edge of its tree.
+func SplitEdge(last, edge []byte) (tlog.Hash, []tlog.Hash, error) {
+	single, err := Split(last)
+	if err != nil {
+		return tlog.Hash{}, nil, err
+	}
+	if len(single) != 1 {
+		return tlog.Hash{}, nil, fmt.Errorf("there are %d hashes in the place of one", len(single))
+	}
+	several, err := Split(edge)
+	return single[0], several, err
+}

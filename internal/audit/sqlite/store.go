@@ -37,6 +37,9 @@ type Store struct {
 	reader *sql.DB
 	insert statements
 	lock   *os.File
+	// stands is how the log stands after what was committed last, if sure: nobody else writes.
+	stands *audit.Standing
+	sure   bool
 }
 
 // statements are prepared once.
@@ -232,8 +235,30 @@ func within(ctx context.Context, db *sql.DB, do func(*sql.Tx) error) error {
 	return nil
 }
 
-// Commit makes rows durable together with how the log stands after them.
-func (s *Store) Commit(ctx context.Context, rows []audit.Row, after audit.Standing) error {
+// Commit makes durable what follows.
+func (s *Store) Commit(ctx context.Context, follow audit.Follow) error {
+	if !s.sure {
+		// What a failed write left is durable or it is not: the file says.
+		stands, err := s.Load(ctx)
+		if err != nil {
+			return fmt.Errorf("read where the log ends: %w", err)
+		}
+		s.stands, s.sure = stands, true
+	}
+	rows, after, err := follow(s.stands)
+	if err != nil {
+		return err
+	}
+	s.sure = false
+	if err := s.put(ctx, rows, after); err != nil {
+		return err
+	}
+	s.stands, s.sure = &after, true
+	return nil
+}
+
+// put makes rows durable together with how the log stands after them.
+func (s *Store) put(ctx context.Context, rows []audit.Row, after audit.Standing) error {
 	return within(ctx, s.writer, func(tx *sql.Tx) error {
 		entry, facet := tx.StmtContext(ctx, s.insert.entry), tx.StmtContext(ctx, s.insert.facet)
 		for _, r := range rows {
@@ -242,7 +267,7 @@ func (s *Store) Commit(ctx context.Context, rows []audit.Row, after audit.Standi
 			}
 			f := &r.Facets
 			if _, err := facet.ExecContext(ctx, r.Seq, f.Time.UnixMicro(), string(f.Type), f.Source, f.Grant.UID, f.Grant.Namespace, f.Grant.Name,
-				f.Engineer, f.Case, f.Namespace, grantedFrom(f), f.Verb, f.Resource, string(f.Section), string(f.Outcome), f.Text); err != nil {
+				f.Engineer, f.Case, f.Namespace, f.GrantedFrom(), f.Verb, f.Resource, string(f.Section), string(f.Outcome), f.Text); err != nil {
 				return fmt.Errorf("insert what entry %d is found by: %w", r.Seq, err)
 			}
 		}
@@ -258,14 +283,6 @@ func (s *Store) Commit(ctx context.Context, rows []audit.Row, after audit.Standi
 		}
 		return nil
 	})
-}
-
-// grantedFrom returns the namespace of the grant, where that is another than the one in which something was done.
-func grantedFrom(f *audit.Facets) string {
-	if f.Grant.Namespace == f.Namespace {
-		return ""
-	}
-	return f.Grant.Namespace
 }
 
 // Load returns how the log stands.
@@ -292,22 +309,10 @@ func loadFrom(ctx context.Context, db querier) (*audit.Standing, error) {
 		return nil, fmt.Errorf("select how the log stands: %w", err)
 	}
 	standing.Keys = strings.Split(keys, "\n")
-	if standing.Last, standing.Edge, err = hashesOf(last, edge); err != nil {
+	if standing.Last, standing.Edge, err = chain.SplitEdge(last, edge); err != nil {
 		return nil, fmt.Errorf("read how the log stands: %w", err)
 	}
 	return &standing, nil
-}
-
-func hashesOf(one, many []byte) (tlog.Hash, []tlog.Hash, error) {
-	single, err := chain.Split(one)
-	if err != nil {
-		return tlog.Hash{}, nil, err
-	}
-	if len(single) != 1 {
-		return tlog.Hash{}, nil, fmt.Errorf("there are %d hashes in the place of one", len(single))
-	}
-	several, err := chain.Split(many)
-	return single[0], several, err
 }
 
 // Stub returns what entries that were removed have left, nil if none were.
@@ -325,7 +330,7 @@ func stubFrom(ctx context.Context, db querier) (*audit.Stub, error) {
 	if err != nil {
 		return nil, fmt.Errorf("select the stub: %w", err)
 	}
-	if stub.Last, stub.Edge, err = hashesOf(last, edge); err != nil {
+	if stub.Last, stub.Edge, err = chain.SplitEdge(last, edge); err != nil {
 		return nil, fmt.Errorf("read the stub: %w", err)
 	}
 	return &stub, nil
@@ -333,23 +338,19 @@ func stubFrom(ctx context.Context, db querier) (*audit.Stub, error) {
 
 // Before returns the number of the last entry before which all are older than an instant.
 func (s *Store) Before(ctx context.Context, instant time.Time) (int64, error) {
-	var first, younger sql.NullInt64
-	err := s.reader.QueryRowContext(ctx, `SELECT (SELECT min(seq) FROM facets), (SELECT seq FROM facets WHERE +time >= ? ORDER BY seq LIMIT 1)`,
-		instant.UnixMicro()).Scan(&first, &younger)
-	if err != nil {
-		return 0, fmt.Errorf("select the first entry since %s: %w", instant, err)
-	}
+	var first, last, younger sql.NullInt64
+	// In one statement: what is appended meanwhile is not older.
+	err := s.reader.QueryRowContext(ctx, `SELECT (SELECT min(seq) FROM facets), (SELECT max(seq) FROM facets),
+		(SELECT seq FROM facets WHERE +time >= ? ORDER BY seq LIMIT 1)`, instant.UnixMicro()).Scan(&first, &last, &younger)
 	switch {
-	case !first.Valid || younger.Int64 == first.Int64:
+	case err != nil:
+		return 0, fmt.Errorf("select the first entry since %s: %w", instant, err)
+	case !younger.Valid:
+		return last.Int64, nil
+	case younger.Int64 == first.Int64:
 		return 0, nil
-	case younger.Valid:
-		return younger.Int64 - 1, nil
 	}
-	standing, err := s.Load(ctx)
-	if err != nil || standing == nil {
-		return 0, err
-	}
-	return standing.Size, nil
+	return younger.Int64 - 1, nil
 }
 
 // removal is how many entries are removed at once, so that who appends waits little.
@@ -358,8 +359,8 @@ const removal = 1000
 // Cut makes durable where the log begins from now on, and then removes what is before that.
 func (s *Store) Cut(ctx context.Context, stub audit.Stub) error {
 	_, err := s.writer.ExecContext(ctx, `INSERT INTO stub (id, through, last, edge, checkpoint) VALUES (1, ?, ?, ?, ?)
-		ON CONFLICT (id) DO UPDATE SET through = excluded.through, last = excluded.last, edge = excluded.edge, checkpoint = excluded.checkpoint`,
-		stub.Through, stub.Last[:], chain.Join(stub.Edge), stub.Checkpoint)
+		ON CONFLICT (id) DO UPDATE SET through = excluded.through, last = excluded.last, edge = excluded.edge, checkpoint = excluded.checkpoint
+		WHERE excluded.through > stub.through`, stub.Through, stub.Last[:], chain.Join(stub.Edge), stub.Checkpoint)
 	if err != nil {
 		return fmt.Errorf("update the stub: %w", err)
 	}
@@ -399,11 +400,9 @@ func (s *Store) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 	if err != nil {
 		return nil, err
 	}
-	left := map[int64]tlog.Hash{}
-	if stub != nil {
-		if left, err = leftBy(stub); err != nil {
-			return nil, err
-		}
+	left, err := stub.Hashes()
+	if err != nil {
+		return nil, err
 	}
 	found := make([]tlog.Hash, len(indexes))
 	for i, index := range indexes {
@@ -411,27 +410,15 @@ func (s *Store) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 			found[i] = hash
 			continue
 		}
-		if found[i], err = s.readHash(ctx, index); err != nil {
+		found[i], err = s.readHash(ctx, index)
+		if seq, _ := chain.Stored(index); errors.Is(err, sql.ErrNoRows) && stub != nil && seq <= stub.Through {
+			err = audit.ErrRemoved
+		}
+		if err != nil {
 			return nil, fmt.Errorf("read hash %d of the tree: %w", index, err)
 		}
 	}
 	return found, nil
-}
-
-func leftBy(stub *audit.Stub) (map[int64]tlog.Hash, error) {
-	left := map[int64]tlog.Hash{}
-	at := 0
-	_, err := chain.EdgeAt(stub.Through, tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
-		if len(indexes) != len(stub.Edge) {
-			return nil, errors.New("the stub has another edge than its size")
-		}
-		for _, index := range indexes {
-			left[index] = stub.Edge[at]
-			at++
-		}
-		return stub.Edge, nil
-	}))
-	return left, err
 }
 
 func (s *Store) readHash(ctx context.Context, index int64) (tlog.Hash, error) {

@@ -1,4 +1,4 @@
-package sqlite
+package audit_test
 
 import (
 	"bytes"
@@ -11,15 +11,28 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
+
 	"supportaccess.dev/operator/internal/audit"
 )
 
 func TestAQueryFindsWhatItAsksForAndNothingElse(t *testing.T) {
-	const entries = 400
-	store, log := newLog(t)
-	for i := range entries {
-		mustAppend(t, log, i)
-	}
+	onEach(t, func(t *testing.T, open func() backend) {
+		store := open()
+		log := resume(t, store, theKey(t))
+		for i := range findables {
+			mustAppend(t, log, findable(i))
+		}
+		findAll(t, store)
+		mustClose(t, log)
+	})
+}
+
+// findables is how many entries there are to be found.
+const findables = 400
+
+func findAll(t *testing.T, store audit.Reader) {
 	instant := func(i int) time.Time { return start.Add(time.Duration(i) * time.Second) }
 	for name, test := range map[string]struct {
 		query audit.Query
@@ -40,7 +53,7 @@ func TestAQueryFindsWhatItAsksForAndNothingElse(t *testing.T) {
 		"since":                      {audit.Query{From: instant(390)}, func(i int, _ audit.Facets) bool { return i >= 390 }},
 		"until":                      {audit.Query{To: instant(10)}, func(i int, _ audit.Facets) bool { return i < 10 }},
 		"between":                    {audit.Query{From: instant(200), To: instant(210)}, func(i int, _ audit.Facets) bool { return i >= 200 && i < 210 }},
-		"after all":                  {audit.Query{From: instant(entries + 3600)}, func(int, audit.Facets) bool { return false }},
+		"after all":                  {audit.Query{From: instant(findables + 3600)}, func(int, audit.Facets) bool { return false }},
 		"before all":                 {audit.Query{To: instant(-3600)}, func(int, audit.Facets) bool { return false }},
 		"several": {
 			audit.Query{Namespace: "billing", Engineer: "engineer-0", Outcome: audit.OutcomeFailed, From: instant(100)},
@@ -51,7 +64,7 @@ func TestAQueryFindsWhatItAsksForAndNothingElse(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var want []string
-			for i := entries - 1; i >= 0; i-- {
+			for i := findables - 1; i >= 0; i-- {
 				if test.want(i, audit.Facets{}) {
 					want = append(want, fmt.Sprint("web-", i))
 				}
@@ -81,14 +94,94 @@ func TestAQueryFindsWhatItAsksForAndNothingElse(t *testing.T) {
 			}
 		})
 	}
-	mustClose(t, log)
+}
+
+// findable returns an entry with something to find it by.
+func findable(i int) *audit.Entry {
+	namespaces := []string{"shop", "mail", "billing"}
+	verbs := []string{"get", "list"}
+	codes := []int32{200, 200, 200, 403, 500}
+	resource := []string{"pods", "configmaps", "secrets"}[i%3]
+	at := metav1.NewMicroTime(start.Add(time.Duration(i) * time.Second))
+	return &audit.Entry{
+		Event: auditv1.Event{
+			Level: auditv1.LevelMetadata, Stage: auditv1.StageResponseComplete, Verb: verbs[i%2],
+			RequestURI:     fmt.Sprintf("/api/v1/namespaces/%s/%s/Web-%d", namespaces[i%3], resource, i),
+			ObjectRef:      &auditv1.ObjectReference{Resource: resource, Namespace: namespaces[i%3], Name: fmt.Sprint("web-", i)},
+			ResponseStatus: &metav1.Status{Code: codes[i%5]}, StageTimestamp: at, RequestReceivedTimestamp: at,
+		},
+		Labels:   map[string]string{audit.LabelSource: audit.Source},
+		Grant:    audit.Grant{Namespace: "shop", Name: fmt.Sprint("case-", i%4), UID: fmt.Sprint("uid-", i%4)},
+		Engineer: fmt.Sprint("engineer-", i%2), Case: fmt.Sprint("CASE-", i%4),
+	}
+}
+
+func mustAppend(t testing.TB, log *audit.Ledger, e *audit.Entry) {
+	t.Helper()
+	if err := log.Append(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestWhatNoStoreExpectsIsOnRecordAndFound sends what an engineer may send, and no name is: it must not keep others out.
+func TestWhatNoStoreExpectsIsOnRecordAndFound(t *testing.T) {
+	odd := map[string]string{
+		"a zero byte":        "a\x00b",
+		"no UTF-8":           "a\xff\xfeb",
+		"half a character":   "a\xe2\x80",
+		"very long":          strings.Repeat("long and of no end ", 300),
+		"just as long":       strings.Repeat("long and of no end ", 299) + "long and of no enD ",
+		"not to be squeezed": incompressible(8 << 10),
+		"a quote":            `a'"\b`,
+	}
+	onEach(t, func(t *testing.T, open func() backend) {
+		store := open()
+		log := resume(t, store, theKey(t))
+		for name, value := range odd {
+			e := findable(1)
+			e.ObjectRef.Namespace, e.ObjectRef.Resource, e.Verb, e.Engineer, e.Case = value, value, value, value, value
+			e.ObjectRef.Name, e.RequestURI, e.Command = name, value, []string{value, value}
+			mustAppend(t, log, e)
+		}
+		for name, value := range odd {
+			for _, q := range []audit.Query{
+				{Namespace: value}, {Resource: value}, {Verb: value}, {Engineer: value}, {Case: value}, {Text: value, Engineer: value},
+			} {
+				page, err := store.Find(t.Context(), q)
+				if err != nil || len(page.Lines) != 1 || !bytes.Contains(page.Lines[0].Text, []byte(`"name":"`+name+`"`)) {
+					t.Errorf("%s: %d found, %v", name, len(page.Lines), err)
+				}
+			}
+		}
+		mustVerify(t, exported(t, store), nil)
+		mustClose(t, log)
+	})
+}
+
+// incompressible returns text that no index can make small.
+func incompressible(length int) string {
+	random := rand.New(rand.NewPCG(1, 2))
+	var text strings.Builder
+	for text.Len() < length {
+		text.WriteByte(byte('a' + random.IntN(26)))
+	}
+	return text.String()
 }
 
 // BenchmarkFind shows how long a page of fifty takes in a large log. AUDIT_BENCH_ENTRIES says how large.
 func BenchmarkFind(b *testing.B) {
-	store, log := newLog(b)
-	entries := benchEntries(b)
-	fillFast(b, store, entries)
+	for kind, open := range stores {
+		b.Run(kind, func(b *testing.B) {
+			store := open(b, b.TempDir())
+			log := resume(b, store, theKey(b))
+			fillFast(b, store, benchEntries(b))
+			benchmarkFind(b, store, benchEntries(b))
+			mustClose(b, log)
+		})
+	}
+}
+
+func benchmarkFind(b *testing.B, store audit.Reader, entries int) {
 	for name, query := range map[string]audit.Query{
 		"newest":               {},
 		"grant":                {Grant: audit.Grant{Namespace: "team-3", Name: "case-77"}},
@@ -118,11 +211,10 @@ func BenchmarkFind(b *testing.B) {
 			b.ReportMetric(float64(found), "found")
 		})
 	}
-	mustClose(b, log)
 }
 
 // fillFast puts in rows by the thousand, without the tree.
-func fillFast(b *testing.B, store *Store, entries int) {
+func fillFast(b *testing.B, store backend, entries int) {
 	b.Helper()
 	verbs := []string{"get", "list", "watch", "get", "get", "get", "list", "delete"}
 	resources := []string{"configmaps", "pods", "services", "deployments.apps", "events", "secrets", "pods/log"}
@@ -155,7 +247,8 @@ func fillFast(b *testing.B, store *Store, entries int) {
 			seq++
 		}
 		standing.Size = seq - 1
-		if err := store.Commit(b.Context(), rows, *standing); err != nil {
+		err := store.Commit(b.Context(), func(*audit.Standing) ([]audit.Row, audit.Standing, error) { return rows, *standing, nil })
+		if err != nil {
 			b.Fatal(err)
 		}
 	}
