@@ -197,6 +197,55 @@ func TestTheLogIsSignedNamedKeptAndReadAsTheValuesSay(t *testing.T) {
 	}
 }
 
+func TestReplicasShareALogInADatabaseAndNoPasswordIsInTheirArguments(t *testing.T) {
+	rendered := ofGateway(t, map[string]any{"replicas": 3, "audit": map[string]any{
+		"keySecret": "mine", "postgres": map[string]any{"secret": "db-app", "tls": map[string]any{"caSecret": "db-ca"}},
+	}})
+	deployment := find[appsv1.Deployment](t, rendered, "Deployment", gatewayName)
+	spec := deployment.Spec.Template.Spec
+	container := spec.Containers[0]
+	if *deployment.Spec.Replicas != 3 || deployment.Spec.Strategy.Type != appsv1.RollingUpdateDeploymentStrategyType {
+		t.Errorf("%d replicas, strategy %s", *deployment.Spec.Replicas, deployment.Spec.Strategy.Type)
+	}
+	if slices.ContainsFunc(container.Args, func(arg string) bool {
+		return strings.HasPrefix(arg, "--audit-store") || strings.HasPrefix(arg, "--audit-postgres")
+	}) || !slices.Contains(container.Args, "--audit-key=/etc/support-access/audit/key.pem") {
+		t.Errorf("it is told %v", container.Args)
+	}
+	told := map[string]string{}
+	for _, variable := range container.Env {
+		told[variable.Name] = variable.Value
+	}
+	mount := container.VolumeMounts[slices.IndexFunc(container.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == "postgres" })]
+	for name, want := range map[string]string{
+		"SUPPORT_ACCESS_AUDIT_POSTGRES": mount.MountPath + "/url", "SUPPORT_ACCESS_AUDIT_POSTGRES_TLS": "verify-full",
+		"SUPPORT_ACCESS_AUDIT_POSTGRES_CA": mount.MountPath + "/ca.crt",
+	} {
+		if told[name] != want {
+			t.Errorf("%s is %q, want %q", name, told[name], want)
+		}
+	}
+	files := map[string]string{}
+	for _, volume := range spec.Volumes {
+		if volume.PersistentVolumeClaim != nil || volume.EmptyDir != nil {
+			t.Errorf("there is a volume %s", volume.Name)
+		}
+		if volume.Projected == nil {
+			continue
+		}
+		for _, source := range volume.Projected.Sources {
+			files[source.Secret.Items[0].Path] = source.Secret.Name + "/" + source.Secret.Items[0].Key
+		}
+	}
+	if !maps.Equal(files, map[string]string{"url": "db-app/uri", "ca.crt": "db-ca/ca.crt"}) || !mount.ReadOnly {
+		t.Errorf("it reads %v, read-only: %t", files, mount.ReadOnly)
+	}
+	plain := find[appsv1.Deployment](t, ofGateway(t, nil), "Deployment", gatewayName).Spec.Template.Spec.Containers[0]
+	if slices.ContainsFunc(plain.Env, func(v corev1.EnvVar) bool { return strings.Contains(v.Name, "POSTGRES") }) {
+		t.Errorf("by default there is a database: %v", plain.Env)
+	}
+}
+
 func TestABudgetComesWithTheSecondReplicaOfTheGateway(t *testing.T) {
 	if has(ofGateway(t, nil), "PodDisruptionBudget", gatewayName) {
 		t.Error("one replica has a budget, which would block every drain or say nothing")
@@ -235,12 +284,20 @@ func TestAGatewayThatCouldNotWorkIsRefusedBeforeItIsInstalled(t *testing.T) {
 		values  map[string]any
 		message string
 	}{
-		"a Secret without a name":       {tree("tls.mode", "Secret"), "gateway.tls.secretName: name the Secret"},
-		"a self-made one by your name":  {tree("tls.secretName", "mine"), "gateway.tls.secretName: with mode SelfMade"},
-		"nobody to issue it":            {tree("tls.mode", "CertManager"), "gateway.tls.issuerRef.name: name the issuer"},
-		"no name to issue it for":       {tree("tls", map[string]any{"mode": "CertManager", "issuerRef": map[string]any{"name": "a"}}), "gateway.server: give it"},
-		"certificates of no address":    {tree("caBundle", "-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----"), "gateway.caBundle: give gateway.server too"},
-		"two writers of one log":        {map[string]any{"replicas": 2, "audit": tree("persistence.enabled", true)}, "gateway.replicas: with gateway.audit.persistence there is one replica"},
+		"a Secret without a name":      {tree("tls.mode", "Secret"), "gateway.tls.secretName: name the Secret"},
+		"a self-made one by your name": {tree("tls.secretName", "mine"), "gateway.tls.secretName: with mode SelfMade"},
+		"nobody to issue it":           {tree("tls.mode", "CertManager"), "gateway.tls.issuerRef.name: name the issuer"},
+		"no name to issue it for":      {tree("tls", map[string]any{"mode": "CertManager", "issuerRef": map[string]any{"name": "a"}}), "gateway.server: give it"},
+		"certificates of no address":   {tree("caBundle", "-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----"), "gateway.caBundle: give gateway.server too"},
+		"two writers of one log":       {map[string]any{"replicas": 2, "audit": tree("persistence.enabled", true)}, "gateway.replicas: with gateway.audit.persistence there is one replica"},
+		"two places for one log": {
+			map[string]any{"audit": map[string]any{"keySecret": "k", "persistence": map[string]any{"enabled": true}, "postgres": map[string]any{"secret": "db"}}},
+			"gateway.audit.postgres.secret: with gateway.audit.persistence the log is on a volume",
+		},
+		"a shared log without a shared key": {tree("audit.postgres.secret", "db"), "gateway.audit.keySecret: give it with gateway.audit.postgres"},
+		"certificates that nobody looks at": {
+			tree("audit.postgres.tls", map[string]any{"mode": "require", "caSecret": "ca"}), "gateway.audit.postgres.tls.caSecret: with mode require nobody asks",
+		},
 		"a port of nodes that has none": {tree("service.nodePort", 30443), "gateway.service.nodePort: needs"},
 	}
 	for name, c := range cases {

@@ -124,7 +124,16 @@ priorityClassName: {{ . }}
 {{- fail "gateway.caBundle: give gateway.server too: the certificates are those of that address" }}
 {{- end }}
 {{- if and .audit.persistence.enabled (gt (int .replicas) 1) }}
-{{- fail "gateway.replicas: with gateway.audit.persistence there is one replica: each needs a log of its own" }}
+{{- fail "gateway.replicas: with gateway.audit.persistence there is one replica: each needs a log of its own; with gateway.audit.postgres several share one" }}
+{{- end }}
+{{- if and .audit.postgres.secret .audit.persistence.enabled }}
+{{- fail "gateway.audit.postgres.secret: with gateway.audit.persistence the log is on a volume: choose one of them" }}
+{{- end }}
+{{- if and .audit.postgres.secret (not .audit.keySecret) }}
+{{- fail "gateway.audit.keySecret: give it with gateway.audit.postgres: the replicas sign one log with one key, and none makes it" }}
+{{- end }}
+{{- if and .audit.postgres.tls.caSecret (has .audit.postgres.tls.mode (list "require" "disable")) }}
+{{- fail (printf "gateway.audit.postgres.tls.caSecret: with mode %s nobody asks whose certificate it is: choose verify-full or verify-ca" .audit.postgres.tls.mode) }}
 {{- end }}
 {{- if and .service.nodePort (eq .service.type "ClusterIP") }}
 {{- fail "gateway.service.nodePort: needs gateway.service.type NodePort or LoadBalancer" }}
