@@ -94,3 +94,11 @@ const (
 	ReasonNotConfirmed  = "NotConfirmed"
 	ReasonNoGateway     = "NoGateway"
 )
+
+// Reasons of events about audit logs.
+const (
+	// ReasonCheckpointRefused is that what an audit log says of itself does not follow from what it said before.
+	ReasonCheckpointRefused = "CheckpointRefused"
+	// ReasonAuditLogBegan is that an audit log is there that was not known.
+	ReasonAuditLogBegan = "AuditLogBegan"
+)

@@ -40,4 +40,6 @@ const (
 	ProbeUser = IdentityPrefix + "probe"
 	// GatewayItself is, in a session object, the UID of no grant: there a replica says what is true of every grant.
 	GatewayItself = "gateway"
+	// CheckpointConfigMap is where, in SystemNamespace, the controller keeps what audit logs say of themselves.
+	CheckpointConfigMap = "support-access-checkpoint"
 )

@@ -160,6 +160,11 @@ status:
   cutReason: Expired
   cutConnections: 2
   unable: the API server does not let the gateway act as engineers
+  log:
+    checkpoint: "supportaccess.dev/audit\n2\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n"
+    keys: [supportaccess.dev/audit+00000000+AQ==]
+    since: 1
+    proof: [AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=]
 `
 
 const recordSeed = `

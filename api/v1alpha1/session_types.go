@@ -126,6 +126,47 @@ type SupportAccessSessionStatus struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	Unable string `json:"unable,omitempty"`
+
+	// log is what the replica's audit log says of itself, in an object that is of no grant either. The controller checks it and
+	// keeps it in the ConfigMap support-access-checkpoint, which the gateway cannot write.
+	//
+	// +optional
+	Log *AuditLogHead `json:"log,omitempty"`
+}
+
+// AuditLogHead is what an audit log says of itself.
+type AuditLogHead struct {
+	// checkpoint is the newest, signed, in the format of C2SP.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=4096
+	Checkpoint string `json:"checkpoint"`
+
+	// keys are the public keys by which it is checked.
+	//
+	// +required
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=4
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=512
+	Keys []string `json:"keys"`
+
+	// since is the number of entries from which proof leads to the checkpoint: those of the one that is kept. Empty where none is.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Since int64 `json:"since,omitempty"`
+
+	// proof is that the log has but grown since: hashes in base64, as RFC 6962 has them.
+	//
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=128
+	// +kubebuilder:validation:items:MinLength=44
+	// +kubebuilder:validation:items:MaxLength=44
+	Proof []string `json:"proof,omitempty"`
 }
 
 // EngineerSession is what one person did with a grant through one replica.

@@ -185,7 +185,7 @@ func TestOneListOfSystemUsersIsInEveryGuard(t *testing.T) {
 		}
 	}
 	slices.Sort(guards)
-	wantGuards := []string{"support-access-binding-subjects", "support-access-credentials", "support-access-finalizers", "support-access-records", "support-access-sessions"}
+	wantGuards := []string{"support-access-binding-subjects", "support-access-checkpoint", "support-access-credentials", "support-access-finalizers", "support-access-records", "support-access-sessions"}
 	if !slices.Equal(guards, wantGuards) {
 		t.Errorf("guards with system users: %v, want %v", guards, wantGuards)
 	}
@@ -205,8 +205,8 @@ func TestExtraSystemUsersAreExceptedInEveryGuard(t *testing.T) {
 			t.Errorf("%s: systemUsers is %s", policy.Name, got)
 		}
 	}
-	if changed != 5 {
-		t.Errorf("%d objects changed, want the 5 guards", changed)
+	if changed != 6 {
+		t.Errorf("%d objects changed, want the 6 guards", changed)
 	}
 }
 

@@ -1,15 +1,22 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
 
+	"supportaccess.dev/operator/api/v1alpha1"
+	"supportaccess.dev/operator/internal/audit/chain"
 	"supportaccess.dev/operator/internal/audit/verify"
 )
 
@@ -31,6 +38,7 @@ func (d *Desk) auditCommand() *cobra.Command {
 type verifying struct {
 	*Desk
 	keys, checkpoints []string
+	witness           bool
 	output            string
 }
 
@@ -43,27 +51,31 @@ func (d *Desk) auditVerifyCommand() *cobra.Command {
 			"key has signed it. It asks nobody: neither the cluster nor the gateway.\n\nThe public key comes from where the log cannot change it, such as " +
 			"your notes of the day it was set up. Without --key the log is checked with the keys that it names itself: that shows it to be of one piece, " +
 			"and not whose it is. Whoever has the key can write another log. That, and an older copy, is found out with --checkpoint: one that " +
-			"was kept elsewhere.\n\nFILE may be a hyphen for standard input. Exit code: 0 it is as it was written; 4 it is not, and the first bad entry is named; " +
+			"was kept elsewhere, or --witness: what the operator keeps where the log's writer cannot reach it.\n\nFILE may be a hyphen for standard input. Exit code: 0 it is as it was written; 4 it is not, and the first bad entry is named; " +
 			"1 it could not be read.",
 		Example: `  kubectl support-access audit verify audit.jsonl --key audit.pub
 
   # Not an older copy either
-  kubectl support-access audit verify audit.jsonl --key audit.pub --checkpoint last-week.txt`,
+  kubectl support-access audit verify audit.jsonl --key audit.pub --checkpoint last-week.txt
+
+  # By what the operator keeps of it in the cluster
+  kubectl support-access audit verify audit.jsonl --key audit.pub --witness`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error { return v.run(args[0]) },
+		RunE: func(command *cobra.Command, args []string) error { return v.run(command.Context(), args[0]) },
 	}
 	flags := command.Flags()
 	flags.StringArrayVar(&v.keys, "key", nil, "public key of the log, NAME+HASH+KEY, or a file with some, one a line; may be repeated")
-	flags.StringArrayVar(&v.checkpoints, "checkpoint", nil, "file with a signed checkpoint that was kept elsewhere; may be repeated")
+	flags.StringArrayVar(&v.checkpoints, "checkpoint", nil, "file with a signed checkpoint that was kept elsewhere, or with the ConfigMap "+v1alpha1.CheckpointConfigMap+"; may be repeated")
+	flags.BoolVar(&v.witness, "witness", false, "hold it against the ConfigMap "+v1alpha1.CheckpointConfigMap+" of the cluster, which only the operator writes; without --key take the log's key from there, too")
 	flags.StringVarP(&v.output, "output", "o", "", "json for what was found, in JSON")
 	return command
 }
 
-func (v *verifying) run(path string) error {
+func (v *verifying) run(ctx context.Context, path string) error {
 	if v.output != "" && v.output != "json" {
 		return fmt.Errorf("-o %q is not known: it is json or nothing", v.output)
 	}
-	options, err := v.options()
+	options, err := v.options(ctx)
 	if err != nil {
 		return err
 	}
@@ -80,7 +92,7 @@ func (v *verifying) run(path string) error {
 }
 
 // options reads the keys and checkpoints that are named.
-func (v *verifying) options() (verify.Options, error) {
+func (v *verifying) options(ctx context.Context) (verify.Options, error) {
 	var options verify.Options
 	for _, key := range v.keys {
 		content, err := os.ReadFile(key) //nolint:gosec // The path is the person's own.
@@ -98,12 +110,74 @@ func (v *verifying) options() (verify.Options, error) {
 	}
 	for _, path := range v.checkpoints {
 		content, err := os.ReadFile(path) //nolint:gosec // The path is the person's own.
+		if err == nil {
+			err = addKept(&options, content)
+		}
 		if err != nil {
 			return options, fmt.Errorf("read --checkpoint: %w", err)
 		}
-		options.Checkpoints = append(options.Checkpoints, string(content))
 	}
-	return options, nil
+	if !v.witness {
+		return options, nil
+	}
+	config, err := v.kept(ctx)
+	if err != nil {
+		return options, err
+	}
+	return options, addWitness(&options, config.Data)
+}
+
+// kept reads what the operator keeps of logs.
+func (v *verifying) kept(ctx context.Context) (*corev1.ConfigMap, error) {
+	c, err := v.client()
+	if err != nil {
+		return nil, err
+	}
+	config := &corev1.ConfigMap{}
+	key := client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: v1alpha1.CheckpointConfigMap}
+	if err := c.Get(ctx, key, config); err != nil {
+		return nil, fmt.Errorf("read what the operator keeps of the log: %w", err)
+	}
+	return config, nil
+}
+
+// addKept adds what a file has: a checkpoint, or the ConfigMap.
+func addKept(options *verify.Options, content []byte) error {
+	config := corev1.ConfigMap{}
+	if err := yaml.Unmarshal(content, &config); err == nil && config.Kind == "ConfigMap" {
+		return addWitness(options, config.Data)
+	}
+	options.Checkpoints = append(options.Checkpoints, string(content))
+	return nil
+}
+
+// addWitness adds what is kept of the log, and its keys where none were given.
+func addWitness(options *verify.Options, data map[string]string) error {
+	witness, err := chain.ReadWitness(data)
+	if err != nil {
+		return fmt.Errorf("ConfigMap %s: %w", v1alpha1.CheckpointConfigMap, err)
+	}
+	logs := witness.Logs()
+	if len(options.Keys) > 0 {
+		logs = slices.DeleteFunc(logs, func(k *chain.Kept) bool {
+			return !slices.ContainsFunc(k.Keys, func(key string) bool { return slices.Contains(options.Keys, key) })
+		})
+	}
+	switch {
+	case len(logs) == 0 && len(options.Keys) > 0:
+		return fmt.Errorf("ConfigMap %s has nothing of a log with that key: another log may have been put in its place", v1alpha1.CheckpointConfigMap)
+	case len(logs) == 0:
+		return fmt.Errorf("ConfigMap %s has nothing of any log", v1alpha1.CheckpointConfigMap)
+	case len(logs) > 1:
+		return fmt.Errorf("ConfigMap %s is of several logs: say which with --key, such as %s", v1alpha1.CheckpointConfigMap, logs[0].Keys[0])
+	}
+	options.Checkpoints = append(options.Checkpoints, logs[0].Checkpoint)
+	for _, key := range logs[0].Keys {
+		if !slices.Contains(options.Keys, key) {
+			options.Keys = append(options.Keys, key)
+		}
+	}
+	return nil
 }
 
 // judge verifies and says what was found.

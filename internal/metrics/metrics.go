@@ -26,6 +26,9 @@ type Counters struct {
 	credentialsIssued prometheus.Counter
 	cleanupFailures   prometheus.Counter
 	revocationSeconds prometheus.Histogram
+
+	checkpointsKept    prometheus.Counter
+	checkpointsRefused *prometheus.CounterVec
 }
 
 // Issued counts credentials that were made, renewed or replaced.
@@ -49,6 +52,20 @@ func (c *Counters) Ended(after time.Duration) {
 	}
 }
 
+// CheckpointKept counts a checkpoint of an audit log that was kept.
+func (c *Counters) CheckpointKept() {
+	if c != nil {
+		c.checkpointsKept.Inc()
+	}
+}
+
+// CheckpointRefused counts a checkpoint of an audit log that does not follow from the one that is kept.
+func (c *Counters) CheckpointRefused(reason string) {
+	if c != nil {
+		c.checkpointsRefused.WithLabelValues(reason).Inc()
+	}
+}
+
 // NewCounters returns counters that are registered.
 func NewCounters(registry prometheus.Registerer, version string) (*Counters, error) {
 	c := &Counters{
@@ -62,12 +79,18 @@ func NewCounters(registry prometheus.Registerer, version string) (*Counters, err
 			Name: prefix + "revocation_duration_seconds", Help: "Time until access was gone, from its expiration or from when the operator heard of another end.",
 			Buckets: []float64{0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60},
 		}),
+		checkpointsKept: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: prefix + "checkpoints_kept_total", Help: "Checkpoints of audit logs that were kept where the gateway cannot write.",
+		}),
+		checkpointsRefused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: prefix + "checkpoints_refused_total", Help: "Checkpoints of audit logs that do not follow from what is kept, by why. It must be 0.",
+		}, []string{"reason"}),
 	}
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: prefix + "build_info", Help: "Always 1; the label says which version runs.", ConstLabels: prometheus.Labels{"version": version},
 	})
 	info.Set(1)
-	for _, collector := range []prometheus.Collector{c.credentialsIssued, c.cleanupFailures, c.revocationSeconds, info} {
+	for _, collector := range []prometheus.Collector{c.credentialsIssued, c.cleanupFailures, c.revocationSeconds, c.checkpointsKept, c.checkpointsRefused, info} {
 		if err := registry.Register(collector); err != nil {
 			return nil, err
 		}

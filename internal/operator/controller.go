@@ -279,7 +279,7 @@ func AddControllers(ctx context.Context, mgr ctrl.Manager, o Options, version st
 	if err := keeper.SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("set up the record controller: %w", err)
 	}
-	if err := o.Gateway.addTo(mgr, now); err != nil {
+	if err := o.Gateway.addTo(mgr, now, counters); err != nil {
 		return err
 	}
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {

@@ -12,6 +12,7 @@ import (
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/controllers/gateway"
 	"supportaccess.dev/operator/internal/access"
+	"supportaccess.dev/operator/internal/metrics"
 )
 
 // ReachOptions are what the controller can be told of how engineers reach the gateway.
@@ -57,8 +58,8 @@ func (o *ReachOptions) serverName() string {
 	return o.TLSServerName
 }
 
-// addTo has the controller keep what the gateway needs.
-func (o *ReachOptions) addTo(mgr ctrl.Manager, now clock.Clock) error {
+// addTo has the controller keep what the gateway needs, and what it must not write itself.
+func (o *ReachOptions) addTo(mgr ctrl.Manager, now clock.Clock, counters *metrics.Counters) error {
 	if o.Server != "" {
 		users := &gateway.Users{Client: mgr.GetClient(), Clock: now}
 		if err := users.SetupWithManager(mgr); err != nil {
@@ -67,6 +68,12 @@ func (o *ReachOptions) addTo(mgr ctrl.Manager, now clock.Clock) error {
 		sessions := &gateway.Sessions{Client: mgr.GetClient(), Clock: now}
 		if err := sessions.SetupWithManager(mgr); err != nil {
 			return fmt.Errorf("set up the sweeping of sessions: %w", err)
+		}
+		checkpoints := &gateway.Checkpoints{
+			Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Clock: now, Recorder: mgr.GetEventRecorder("support-access"), Counters: counters,
+		}
+		if err := checkpoints.SetupWithManager(mgr); err != nil {
+			return fmt.Errorf("set up the keeping of checkpoints: %w", err)
 		}
 	}
 	if !o.TLSSelfMade {

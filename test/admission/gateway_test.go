@@ -220,6 +220,50 @@ func TestAListOfAThousandUsersIsTaken(t *testing.T) {
 	taken(t, w.controller.try(t, usersRole("support-access-gateway-users-f", names...)))
 }
 
+// checkpoint is what is kept of audit logs.
+func checkpoint(data map[string]string) *corev1.ConfigMap {
+	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: v1alpha1.CheckpointConfigMap}, Data: data}
+}
+
+func TestWhatAuditLogsSayOfThemselvesIsKeptByTheOperatorAlone(t *testing.T) {
+	const policy = "support-access-checkpoint"
+	says := func(operation string, who *person) string {
+		return policy + ": " + operation + " by " + who.name + ": what audit logs say of themselves is kept by the operator alone"
+	}
+	forged, label := `{"data":{"a.checkpoint":"forged"}}`, `{"metadata":{"labels":{"a":"b"}}}`
+	made := func(name string) *corev1.ConfigMap {
+		config := checkpoint(nil)
+		config.Name = name
+		return config
+	}
+	for _, who := range []*person{w.root, w.gateway, w.as(t, namespaceController)} {
+		refused(t, who.try(t, checkpoint(nil)), policy, says("CREATE", who))
+	}
+	kept := checkpoint(map[string]string{"a.checkpoint": "signed"})
+	w.controller.make(t, kept)
+	for _, who := range []*person{w.root, w.gateway} {
+		refused(t, who.merge(t, kept, forged, client.DryRunAll), policy, says("UPDATE", who))
+		refused(t, who.merge(t, kept, label, client.DryRunAll), policy, says("UPDATE", who))
+		refused(t, who.Delete(t.Context(), kept.DeepCopy(), client.DryRunAll), policy, says("DELETE", who))
+		refused(t, who.DeleteAllOf(t.Context(), &corev1.ConfigMap{}, client.InNamespace(v1alpha1.SystemNamespace), client.DryRunAll), policy, says("DELETE", who))
+		// Another ConfigMap is nobody's business, nor is one of that name elsewhere.
+		taken(t, who.try(t, made("another")))
+	}
+	elsewhere := checkpoint(nil)
+	elsewhere.Namespace = mail
+	taken(t, w.root.try(t, elsewhere))
+	for _, user := range []string{namespaceController, garbageCollector, controllerManager} {
+		system := w.as(t, user)
+		refused(t, system.merge(t, kept, forged, client.DryRunAll), policy, says("UPDATE", system))
+		refused(t, system.merge(t, kept, `{"binaryData":{"b":"Yg=="}}`, client.DryRunAll), policy, says("UPDATE", system))
+		refused(t, system.merge(t, kept, `{"immutable":true}`, client.DryRunAll), policy, says("UPDATE", system))
+		taken(t, system.merge(t, kept, `{"metadata":{"finalizers":["foregroundDeletion"]}}`, client.DryRunAll))
+		taken(t, system.Delete(t.Context(), kept.DeepCopy(), client.DryRunAll))
+	}
+	taken(t, w.controller.merge(t, kept, forged, client.DryRunAll))
+	taken(t, w.controller.Delete(t.Context(), kept.DeepCopy(), client.DryRunAll))
+}
+
 // forbiddenByUs asserts that one of our policies refused, whichever was asked first.
 func forbiddenByUs(t *testing.T, what string, err error) {
 	t.Helper()

@@ -143,6 +143,10 @@ func (s *scene) open(t *testing.T) {
 		ResourceNames: []string{v1alpha1.IdentityPrefix + "ana"},
 	}}}
 	s.make(t, s.users)
+	kept := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: world.SystemNamespace, Name: v1alpha1.CheckpointConfigMap}}
+	if err := s.as(t, world.SystemNamespace, v1alpha1.ControllerServiceAccount).Create(ctx, kept); err != nil {
+		t.Fatal(err)
+	}
 	// Nobody reads it any more, so it keeps its finalizer.
 	s.decision = gen.Decision("", s.namespace, gen.Revoking(grantName))
 	s.decision.ObjectMeta = metav1.ObjectMeta{Namespace: s.namespace, Name: "unread"}

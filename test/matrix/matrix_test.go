@@ -113,6 +113,13 @@ func TestRecordsAreTheControllersAlone(t *testing.T) {
 	s.only(t, "SupportAccessRecord", []string{"delete"}, "controller", "namespace-controller", "garbage collector")
 }
 
+func TestWhatIsKeptOfAuditLogsIsTheControllersAlone(t *testing.T) {
+	s := tried(t)
+	s.only(t, "what is kept of audit logs", []string{"update"}, "controller")
+	s.only(t, "what is kept of audit logs", []string{"patch"})
+	s.only(t, "what is kept of audit logs", []string{"delete"}, "controller", "namespace-controller", "garbage collector")
+}
+
 func TestIdentitiesAndTheirBindingsAreTheControllersAlone(t *testing.T) {
 	s := tried(t)
 	s.only(t, "managed RoleBinding", []string{"create"}, "controller")

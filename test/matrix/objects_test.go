@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/test/world"
 )
 
@@ -60,6 +61,7 @@ func (s *scene) targets() []target {
 		{title: "SupportAccessRecord", apiVersion: ours, kind: "SupportAccessRecord", namespace: s.namespace, name: grantName, change: `{"spec":{"reason":"forged"}}`},
 		{title: "SupportAccessSession", apiVersion: ours, kind: "SupportAccessSession", namespace: world.SystemNamespace, name: s.session.Name, change: `{"status":{"cutReason":"Revoked"}}`},
 		{title: "list of the gateway's users", apiVersion: rbac, kind: "ClusterRole", name: s.users.Name, change: `{"rules":[]}`},
+		{title: "what is kept of audit logs", apiVersion: "v1", kind: "ConfigMap", namespace: world.SystemNamespace, name: v1alpha1.CheckpointConfigMap, change: `{"data":{"forged":"x"}}`, verbs: []string{"update", "patch", "delete"}},
 		{title: "managed RoleBinding", apiVersion: rbac, kind: "RoleBinding", namespace: s.namespace, name: binding, change: subjects},
 		{title: "credential Secret", apiVersion: "v1", kind: "Secret", namespace: in, name: credential, change: `{"data":{"kubeconfig":"Zm9yZ2Vk"}}`},
 		{title: "identity ServiceAccount", apiVersion: "v1", kind: "ServiceAccount", namespace: in, name: credential, change: meta},

@@ -29,7 +29,7 @@ func (s *sandbox) mountVolumes(ctx context.Context) error {
 	dirs := map[string]string{}
 	for _, volume := range s.spec.Volumes {
 		dir := filepath.Join(s.pod.Dir, "volumes", volume.Name)
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		if err := s.makeVolume(dir, volume.VolumeSource); err != nil {
 			return fmt.Errorf("create volume %q: %w", volume.Name, err)
 		}
 		files, err := s.files(ctx, volume.VolumeSource)
@@ -51,10 +51,24 @@ func (s *sandbox) mountVolumes(ctx context.Context) error {
 	return nil
 }
 
+// makeVolume makes a volume's folder. What is claimed outlives the pod: it lies beside the pods' folders.
+func (s *sandbox) makeVolume(dir string, source corev1.VolumeSource) error {
+	if source.PersistentVolumeClaim == nil {
+		return os.MkdirAll(dir, 0o700)
+	}
+	claimed := filepath.Join(filepath.Dir(s.pod.Dir), "claims", source.PersistentVolumeClaim.ClaimName)
+	for _, folder := range []string{claimed, filepath.Dir(dir)} {
+		if err := os.MkdirAll(folder, 0o700); err != nil {
+			return err
+		}
+	}
+	return os.Symlink(claimed, dir)
+}
+
 // files returns a volume's content by path.
 func (s *sandbox) files(ctx context.Context, source corev1.VolumeSource) (map[string][]byte, error) {
 	switch {
-	case source.EmptyDir != nil:
+	case source.EmptyDir != nil, source.PersistentVolumeClaim != nil:
 		return nil, nil
 	case source.ConfigMap != nil:
 		data, err := s.configMap(ctx, source.ConfigMap.Name, source.ConfigMap.Optional)
