@@ -16,9 +16,14 @@ import (
 	"k8s.io/utils/clock"
 	clocktesting "k8s.io/utils/clock/testing"
 
+	harness "supportaccess.dev/operator/hack/postgres"
 	"supportaccess.dev/operator/internal/audit"
+	"supportaccess.dev/operator/internal/audit/chain"
+	"supportaccess.dev/operator/internal/audit/postgres"
 	"supportaccess.dev/operator/internal/audit/verify"
 )
+
+func TestMain(m *testing.M) { os.Exit(harness.Main(m)) }
 
 func TestALogThatIsNewGetsAKeyAndOneThatHasLostItsKeyDoesNot(t *testing.T) {
 	o := auditIn(t.TempDir())
@@ -95,6 +100,20 @@ func TestWhatIsOldIsRemovedEveryHour(t *testing.T) {
 
 func TestTheLogIsExportedWholeOrWithProofsOrAsATable(t *testing.T) {
 	o := auditIn(t.TempDir())
+	exports(t, o, "--audit-store="+o.Store)
+}
+
+// TestTheLogInADatabaseIsExportedInThePodWithoutASay has the pod's environment say where it lies.
+func TestTheLogInADatabaseIsExportedInThePodWithoutASay(t *testing.T) {
+	o := inDatabase(t)
+	t.Setenv(postgresVariable, o.Postgres.URL)
+	t.Setenv(postgresTLSVariable, o.Postgres.TLS)
+	exports(t, o)
+}
+
+// exports runs the commands that read a log where it lies.
+func exports(t *testing.T, o AuditOptions, where ...string) {
+	t.Helper()
 	log := mustOpenLog(t, o)
 	for _, engineer := range []string{"ana@vendor.example", "ben@vendor.example", "=ana"} {
 		err := log.Append(t.Context(), &audit.Entry{
@@ -108,7 +127,7 @@ func TestTheLogIsExportedWholeOrWithProofsOrAsATable(t *testing.T) {
 		t.Helper()
 		var out bytes.Buffer
 		command := AuditCommand()
-		command.SetArgs(append(args, "--audit-store="+o.Store))
+		command.SetArgs(append(args, where...))
 		command.SetOut(&out)
 		if err := command.ExecuteContext(t.Context()); err != nil {
 			t.Fatalf("%v: %v", args, err)
@@ -128,7 +147,7 @@ func TestTheLogIsExportedWholeOrWithProofsOrAsATable(t *testing.T) {
 	}
 	for _, wrong := range []string{"--grant=shop", "--format=xml", "--section=Everything", "--outcome=Well", "--from=yesterday"} {
 		command := AuditCommand()
-		command.SetArgs([]string{"export", wrong, "--audit-store=" + o.Store})
+		command.SetArgs(append([]string{"export", wrong}, where...))
 		command.SilenceErrors, command.SilenceUsage = true, true
 		flag, _, _ := strings.Cut(wrong, "=")
 		if err := command.ExecuteContext(t.Context()); err == nil || !strings.HasPrefix(err.Error(), flag+": ") {
@@ -137,6 +156,57 @@ func TestTheLogIsExportedWholeOrWithProofsOrAsATable(t *testing.T) {
 	}
 	if err := log.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// inDatabase returns what says of a log that it is in a database of the test's own.
+func inDatabase(t *testing.T) AuditOptions {
+	t.Helper()
+	server := harness.Shared(t)
+	o := auditIn(t.TempDir())
+	o.Postgres = postgres.Options{URL: filepath.Join(t.TempDir(), "url"), TLS: "require"}
+	if err := os.WriteFile(o.Postgres.URL, []byte(server.RemoteURL(server.Database(t), harness.Password)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	key, err := chain.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(o.Key, key, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+func TestReplicasOfOneLogAreGivenAKeyAndMakeNone(t *testing.T) {
+	o := inDatabase(t)
+	if err := os.Remove(o.Key); err != nil {
+		t.Fatal(err)
+	}
+	if log, err := o.open(t.Context(), clock.RealClock{}); err == nil || !strings.Contains(err.Error(), "--audit-key: ") || !strings.Contains(err.Error(), "share a key") {
+		t.Errorf("got %v, %v", log, err)
+	}
+	if _, err := os.Stat(o.Key); err == nil {
+		t.Error("a key was made")
+	}
+}
+
+func TestADatabaseThatCannotBeIsSaidBeforeAnythingIsStarted(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "url")
+	if err := os.WriteFile(file, []byte("postgres://gateway:hush-hush@db.example:port/audit"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for want, o := range map[string]postgres.Options{
+		"no such file":                            {URL: file + "x", TLS: "verify-full"},
+		"cannot be read as":                       {URL: file, TLS: "verify-full"},
+		`the TLS mode "prefer" is none of`:        {URL: file, TLS: "prefer"},
+		"the certificates that vouch for the ser": {URL: file, TLS: "verify-full", CA: file},
+	} {
+		all := AuditOptions{Postgres: o, Address: "0"}
+		err := all.check()
+		if err == nil || !strings.HasPrefix(err.Error(), "--audit-postgres: ") || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hush-hush") {
+			t.Errorf("%+v: got %v, want %s", o, err, want)
+		}
 	}
 }
 

@@ -333,6 +333,23 @@ func (s *Store) sweep(ctx context.Context) error {
 func (s *Store) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
+	kept, err := s.hashes(ctx, indexes)
+	if err != nil {
+		return nil, fmt.Errorf("select hashes of the tree: %w", said(err))
+	}
+	found := make([]tlog.Hash, len(indexes))
+	var gone []int
+	for i, index := range indexes {
+		seq, level := chain.Stored(index)
+		if level >= len(kept[seq]) {
+			gone = append(gone, i)
+			continue
+		}
+		found[i] = kept[seq][level]
+	}
+	if len(gone) == 0 {
+		return found, nil
+	}
 	stub, err := s.Stub(ctx)
 	if err != nil {
 		return nil, err
@@ -341,28 +358,23 @@ func (s *Store) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 	if err != nil {
 		return nil, err
 	}
-	kept, err := s.hashes(ctx, indexes)
-	if err != nil {
-		return nil, fmt.Errorf("select hashes of the tree: %w", said(err))
-	}
-	found := make([]tlog.Hash, len(indexes))
-	for i, index := range indexes {
-		hash, ok := left[index]
-		if ok {
-			found[i] = hash
-			continue
+	for _, i := range gone {
+		hash, ok := left[indexes[i]]
+		if !ok {
+			return nil, lacks(indexes[i], stub)
 		}
-		seq, level := chain.Stored(index)
-		switch of := kept[seq]; {
-		case level < len(of):
-			found[i] = of[level]
-		case stub != nil && seq <= stub.Through:
-			return nil, fmt.Errorf("read hash %d of the tree: %w", index, audit.ErrRemoved)
-		default:
-			return nil, fmt.Errorf("read hash %d of the tree: entry %d has no hash of level %d", index, seq, level)
-		}
+		found[i] = hash
 	}
 	return found, nil
+}
+
+// lacks says why there is not a hash.
+func lacks(index int64, stub *audit.Stub) error {
+	seq, level := chain.Stored(index)
+	if stub != nil && seq <= stub.Through {
+		return fmt.Errorf("read hash %d of the tree: %w", index, audit.ErrRemoved)
+	}
+	return fmt.Errorf("read hash %d of the tree: entry %d has no hash of level %d", index, seq, level)
 }
 
 // hashes returns the hashes that came with entries, by their numbers.
