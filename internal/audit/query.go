@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // ParseQuery reads a query as it stands in a URL. What it does not know is an error: a filter that is mistyped would
@@ -88,4 +89,33 @@ func grantOf(text string) (namespace, name string, err error) {
 		return "", "", fmt.Errorf("%q is not NAMESPACE/NAME", text)
 	}
 	return namespace, name, nil
+}
+
+// Legible returns a query in which every value is as an entry has it: what is no UTF-8 stands in none.
+func (q Query) Legible() Query {
+	for _, value := range []*string{
+		(*string)(&q.Type), &q.Source, &q.Grant.UID, &q.Grant.Namespace, &q.Grant.Name, &q.Engineer, &q.Case, &q.Namespace, &q.Verb, &q.Resource,
+		(*string)(&q.Section), (*string)(&q.Outcome), &q.Text,
+	} {
+		if !utf8.ValidString(*value) {
+			*value = string([]rune(*value))
+		}
+	}
+	return q
+}
+
+// Matches says whether a query asks for an entry that has these facets, whatever its number.
+func (q *Query) Matches(f *Facets) bool {
+	for _, equal := range [][2]string{
+		{string(q.Type), string(f.Type)}, {q.Source, f.Source}, {q.Grant.UID, f.Grant.UID}, {q.Grant.Namespace, f.Grant.Namespace},
+		{q.Grant.Name, f.Grant.Name}, {q.Engineer, f.Engineer}, {q.Case, f.Case}, {q.Verb, f.Verb}, {q.Resource, f.Resource},
+		{string(q.Section), string(f.Section)}, {string(q.Outcome), string(f.Outcome)},
+	} {
+		if equal[0] != "" && equal[0] != equal[1] {
+			return false
+		}
+	}
+	return (q.Namespace == "" || q.Namespace == f.Namespace || q.Namespace == f.Grant.Namespace) &&
+		(q.Text == "" || strings.Contains(strings.ToLower(f.Text), strings.ToLower(q.Text))) &&
+		(q.From.IsZero() || !f.Time.Before(q.From)) && (q.To.IsZero() || f.Time.Before(q.To))
 }

@@ -1,10 +1,13 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -58,25 +61,195 @@ func (s *Store) Checkpoints(ctx context.Context, from, to int64) ([]audit.Milest
 	return found, nil
 }
 
-// Find returns the entries that a query asks for, the newest first.
+// Find returns the entries that a query asks for, the newest first: those that the index does not have yet are read through.
 func (s *Store) Find(ctx context.Context, q audit.Query) (audit.Page, error) {
+	q = q.Legible()
 	q.Limit = min(max(q.Limit, 0), reading)
 	if q.Limit == 0 {
 		q.Limit = reading
 	}
-	if err := s.between(ctx, &q); err != nil {
+	stub, err := s.Stub(ctx)
+	if err != nil {
 		return audit.Page{}, err
 	}
-	query, args := statement(q)
-	found, err := s.lines(ctx, query, args...)
+	if stub != nil {
+		// What a crash has left of what was removed is nobody's to see.
+		q.Above = max(q.Above, stub.Through)
+	}
+	through, indexed, err := s.index.find(ctx, q)
+	if err != nil {
+		return audit.Page{}, err
+	}
+	found, err := s.lookThrough(ctx, q, through)
 	if err != nil {
 		return audit.Page{}, err
 	}
 	page := audit.Page{Lines: found}
-	if len(found) == q.Limit {
-		page.Next = found[len(found)-1].Seq
+	indexed = indexed[:min(len(indexed), q.Limit-len(found))]
+	if len(found)+len(indexed) == q.Limit {
+		page.Next = slices.Concat(numbers(found), indexed)[q.Limit-1]
 	}
+	rest, err := s.numbered(ctx, indexed)
+	if err != nil {
+		return audit.Page{}, err
+	}
+	page.Lines = append(page.Lines, rest...)
 	return page, nil
+}
+
+func numbers(lines []audit.Line) []int64 {
+	numbers := make([]int64, len(lines))
+	for i, line := range lines {
+		numbers[i] = line.Seq
+	}
+	return numbers
+}
+
+// numbered returns the entries with some numbers, the newest first.
+func (s *Store) numbered(ctx context.Context, seqs []int64) ([]audit.Line, error) {
+	if len(seqs) == 0 {
+		return nil, nil
+	}
+	args := make([]any, len(seqs))
+	for i, seq := range seqs {
+		args[i] = seq
+	}
+	places := strings.TrimSuffix(strings.Repeat("?,", len(seqs)), ",")
+	return s.lines(ctx, "SELECT seq, line FROM entries WHERE seq IN ("+places+") ORDER BY seq DESC", args...)
+}
+
+// lookThrough returns the entries after some number that a query asks for, the newest first.
+func (s *Store) lookThrough(ctx context.Context, q audit.Query, after int64) ([]audit.Line, error) {
+	var found []audit.Line
+	after = max(after, q.Above)
+	below := cmp.Or(q.Below, math.MaxInt64)
+	for {
+		lines, err := s.lines(ctx, "SELECT seq, line FROM entries WHERE seq > ? AND seq < ? ORDER BY seq DESC LIMIT ?", after, below, reading)
+		if err != nil {
+			return nil, err
+		}
+		for _, line := range lines {
+			if f := facetsOf(line); q.Matches(f) {
+				found = append(found, line)
+			}
+			if len(found) == q.Limit {
+				return found, nil
+			}
+		}
+		if len(lines) < reading {
+			return found, nil
+		}
+		below = lines[len(lines)-1].Seq
+	}
+}
+
+// Before returns the number of the last entry before which all are older than an instant.
+func (s *Store) Before(ctx context.Context, instant time.Time) (int64, error) {
+	stub, err := s.Stub(ctx)
+	if err != nil {
+		return 0, err
+	}
+	older := int64(0)
+	if stub != nil {
+		older = stub.Through
+	}
+	began := older
+	through, younger, err := s.index.since(ctx, older, instant)
+	if err != nil {
+		return 0, err
+	}
+	if older = max(older, through); younger > 0 {
+		older = younger - 1
+	} else if older, err = s.allOlder(ctx, older, instant); err != nil {
+		return 0, err
+	}
+	if older == began {
+		return 0, nil
+	}
+	return older, nil
+}
+
+// allOlder goes on from an entry as long as the next is older than an instant, and returns the number of the last.
+func (s *Store) allOlder(ctx context.Context, seq int64, instant time.Time) (int64, error) {
+	for {
+		lines, err := s.lines(ctx, "SELECT seq, line FROM entries WHERE seq > ? ORDER BY seq LIMIT ?", seq, reading)
+		if err != nil || len(lines) == 0 {
+			return seq, err
+		}
+		for _, line := range lines {
+			if !facetsOf(line).Time.Before(instant) {
+				return seq, nil
+			}
+			seq = line.Seq
+		}
+	}
+}
+
+// since returns through which entry there is an index, and the number of the first entry after some other that is not older
+// than an instant; 0 if there is none.
+func (x *index) since(ctx context.Context, after int64, instant time.Time) (through, younger int64, err error) {
+	if x == nil {
+		return 0, 0, nil
+	}
+	var first sql.NullInt64
+	err = x.reader.QueryRowContext(ctx, `SELECT coalesce((SELECT through FROM progress), 0),
+		(SELECT seq FROM facets WHERE +time >= ? AND seq > ? ORDER BY seq LIMIT 1)`, instant.UnixMicro(), after).Scan(&through, &first)
+	if err != nil {
+		return 0, 0, fmt.Errorf("ask the index for the first entry since %s: %w", instant, err)
+	}
+	return through, first.Int64, nil
+}
+
+// find returns through which entry there is an index, and the numbers of the entries up to that one that a query asks for, the
+// newest first.
+func (x *index) find(ctx context.Context, q audit.Query) (through int64, seqs []int64, err error) {
+	if x == nil {
+		return 0, nil, nil
+	}
+	// All of one moment: what comes into the index meanwhile is read through.
+	tx, err := x.reader.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return 0, nil, fmt.Errorf("read the index: %w", err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	if through, _, err = progress(ctx, tx); err != nil {
+		return 0, nil, err
+	}
+	if err := between(ctx, tx, &q); err != nil {
+		return 0, nil, err
+	}
+	where, args := conditions(q)
+	if letters := lettersOf(q.Text); letters != "" {
+		rare, err := isRare(ctx, tx, letters)
+		if err != nil {
+			return 0, nil, err
+		}
+		if rare {
+			where, args = append(where, "seq IN (SELECT rowid FROM letters WHERE letters MATCH ?)"), append(args, letters)
+		}
+	}
+	query, args := statement(q, where, args)
+	seqs, err = seqsOf(ctx, tx, query, args)
+	return through, seqs, err
+}
+
+func seqsOf(ctx context.Context, tx querier, query string, args []any) ([]int64, error) {
+	rows, err := tx.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, fmt.Errorf("ask the index: %w", err)
+	}
+	var seqs []int64
+	for rows.Next() {
+		var seq int64
+		if err := rows.Scan(&seq); err != nil {
+			return nil, errors.Join(fmt.Errorf("read the index: %w", err), rows.Close())
+		}
+		seqs = append(seqs, seq)
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return nil, fmt.Errorf("read the index: %w", err)
+	}
+	return seqs, nil
 }
 
 // disorder is how far the times of entries may be out of the order of their numbers: what waits for the log longer than
@@ -84,17 +257,9 @@ func (s *Store) Find(ctx context.Context, q audit.Query) (audit.Page, error) {
 const disorder = time.Minute
 
 // between narrows the numbers to those that the time allows: entries are found by number much sooner than by time.
-func (s *Store) between(ctx context.Context, q *audit.Query) error {
-	stub, err := s.Stub(ctx)
-	if err != nil {
-		return err
-	}
-	if stub != nil {
-		// What a crash has left of what was removed is nobody's to see.
-		q.Above = max(q.Above, stub.Through)
-	}
+func between(ctx context.Context, tx querier, q *audit.Query) error {
 	if !q.From.IsZero() {
-		first, err := s.seqAt(ctx, "SELECT seq FROM facets WHERE time >= ? ORDER BY time, seq LIMIT 1", q.From.Add(-disorder))
+		first, err := seqAt(ctx, tx, "SELECT seq FROM facets WHERE time >= ? ORDER BY time, seq LIMIT 1", q.From.Add(-disorder))
 		if err != nil {
 			return err
 		}
@@ -104,7 +269,7 @@ func (s *Store) between(ctx context.Context, q *audit.Query) error {
 		q.Above = max(q.Above, first-1)
 	}
 	if !q.To.IsZero() {
-		first, err := s.seqAt(ctx, "SELECT seq FROM facets WHERE time > ? ORDER BY time, seq LIMIT 1", q.To.Add(disorder))
+		first, err := seqAt(ctx, tx, "SELECT seq FROM facets WHERE time > ? ORDER BY time, seq LIMIT 1", q.To.Add(disorder))
 		if err != nil {
 			return err
 		}
@@ -115,9 +280,9 @@ func (s *Store) between(ctx context.Context, q *audit.Query) error {
 	return nil
 }
 
-func (s *Store) seqAt(ctx context.Context, query string, instant time.Time) (int64, error) {
+func seqAt(ctx context.Context, tx querier, query string, instant time.Time) (int64, error) {
 	var seq int64
-	err := s.reader.QueryRowContext(ctx, query, instant.UnixMicro()).Scan(&seq)
+	err := tx.QueryRowContext(ctx, query, instant.UnixMicro()).Scan(&seq)
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, nil
 	}
@@ -127,20 +292,50 @@ func (s *Store) seqAt(ctx context.Context, query string, instant time.Time) (int
 	return seq, nil
 }
 
-// statement returns the SELECT for a query.
-func statement(q audit.Query) (string, []any) {
-	where, args := conditions(q)
+const (
+	// together is how many letters are known by which a text is found.
+	together = 3
+	// mostLetters is how many threes of letters are asked for: more would not make fewer entries of it.
+	mostLetters = 24
+	// rare is how often a text may occur at most that is found by its letters. One that occurs more often is soon met by
+	// whoever goes through the entries.
+	rare = 2000
+)
+
+// lettersOf returns how the index is asked for what has all the letters of a text, three by three; empty for a text that has
+// fewer.
+func lettersOf(text string) string {
+	letters := []rune(strings.ToLower(text))
+	var asked []string
+	for i := 0; i+together <= len(letters) && len(asked) < mostLetters; i++ {
+		three := string(letters[i : i+together])
+		// A question to the index ends with a zero byte.
+		if !strings.Contains(three, "\x00") {
+			asked = append(asked, `"`+strings.ReplaceAll(three, `"`, `""`)+`"`)
+		}
+	}
+	return strings.Join(asked, " AND ")
+}
+
+func isRare(ctx context.Context, tx querier, letters string) (bool, error) {
+	var n int
+	if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT rowid FROM letters WHERE letters MATCH ? LIMIT ?)", letters, rare).Scan(&n); err != nil {
+		return false, fmt.Errorf("ask the index for letters: %w", err)
+	}
+	return n < rare, nil
+}
+
+// statement returns the SELECT for a query whose other conditions are known.
+func statement(q audit.Query, where []string, args []any) (string, []any) {
 	if q.Namespace == "" {
-		return `SELECT e.seq, e.line FROM (SELECT seq FROM facets` + joined(where) + ` ORDER BY seq DESC LIMIT ?) f
-			JOIN entries e ON e.seq = f.seq ORDER BY e.seq DESC`, append(args, q.Limit)
+		return "SELECT seq FROM facets" + joined(where) + " ORDER BY seq DESC LIMIT ?", append(args, q.Limit)
 	}
 	// Two sorted lists that are merged, where OR would have all of both be read.
 	there := joined(append([]string{"namespace = ?"}, where...))
 	granted := joined(append([]string{"granted_from = ?", "granted_from <> ''"}, where...))
 	all := append([]any{q.Namespace}, args...)
 	all = append(append(all, q.Namespace), args...)
-	return `SELECT e.seq, e.line FROM (SELECT seq FROM facets` + there + ` UNION ALL SELECT seq FROM facets` + granted + ` ORDER BY seq DESC LIMIT ?) f
-		JOIN entries e ON e.seq = f.seq ORDER BY e.seq DESC`, append(all, q.Limit)
+	return "SELECT seq FROM facets" + there + " UNION ALL SELECT seq FROM facets" + granted + " ORDER BY seq DESC LIMIT ?", append(all, q.Limit)
 }
 
 func joined(conditions []string) string {
@@ -172,7 +367,7 @@ func conditions(q audit.Query) ([]string, []any) {
 		}
 	}
 	if q.Text != "" {
-		where, args = append(where, "instr(lower(text), lower(?)) > 0"), append(args, q.Text)
+		where, args = append(where, "instr(text, ?) > 0"), append(args, strings.ToLower(q.Text))
 	}
 	for _, bound := range []struct {
 		condition string

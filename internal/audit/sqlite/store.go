@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
 	_ "modernc.org/sqlite" // The driver.
@@ -37,6 +36,8 @@ type Store struct {
 	reader *sql.DB
 	insert statements
 	lock   *os.File
+	// index is what entries are found by; nil where the log is only read and there is none.
+	index *index
 	// stands is how the log stands after what was committed last, if sure: nobody else writes.
 	stands *audit.Standing
 	sure   bool
@@ -44,7 +45,7 @@ type Store struct {
 
 // statements are prepared once.
 type statements struct {
-	entry, facet, milestone, standing *sql.Stmt
+	entry, milestone, standing *sql.Stmt
 }
 
 // Open opens the log in a file, for one writer, and makes the file if there is none.
@@ -95,7 +96,7 @@ func (s *Store) open(ctx context.Context, path string) error {
 		return err
 	}
 	s.writer.SetMaxOpenConns(1)
-	if err := migrate(ctx, s.writer); err != nil {
+	if err := migrate(ctx, s.writer, schema, application); err != nil {
 		return err
 	}
 	// SQLite sees to its other files; this one was made here.
@@ -106,6 +107,9 @@ func (s *Store) open(ctx context.Context, path string) error {
 		return err
 	}
 	if err := s.prepare(ctx); err != nil {
+		return err
+	}
+	if err := s.openIndex(ctx, path); err != nil {
 		return err
 	}
 	stub, err := s.Stub(ctx)
@@ -125,8 +129,11 @@ func OpenReader(ctx context.Context, path string) (*Store, error) {
 		return nil, fmt.Errorf("open the audit log %s: %w", path, err)
 	}
 	s := &Store{reader: reader}
-	if known, err := isOurs(ctx, reader); err != nil || !known {
+	if known, err := isOurs(ctx, reader, application); err != nil || !known {
 		return nil, errors.Join(fmt.Errorf("open the audit log %s: it is none", path), err, s.Close())
+	}
+	if err := s.openIndexReader(ctx, path); err != nil {
+		return nil, errors.Join(fmt.Errorf("open the index of the audit log %s: %w", path, err), s.Close())
 	}
 	return s, nil
 }
@@ -151,27 +158,27 @@ func source(path string, pragmas []string) string {
 }
 
 // migrate makes the tables in a file that is empty, and refuses one that is something else.
-func migrate(ctx context.Context, db *sql.DB) error {
-	var tables int
-	if err := db.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema").Scan(&tables); err != nil {
+func migrate(ctx context.Context, db *sql.DB, tables string, mark int) error {
+	var made int
+	if err := db.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema").Scan(&made); err != nil {
 		return fmt.Errorf("read it: %w", err)
 	}
-	if tables > 0 {
-		known, err := isOurs(ctx, db)
+	if made > 0 {
+		known, err := isOurs(ctx, db, mark)
 		if err == nil && !known {
 			err = errors.New("it is something else")
 		}
 		return err
 	}
 	return within(ctx, db, func(tx *sql.Tx) error {
-		marks := fmt.Sprintf("PRAGMA application_id = %d; PRAGMA user_version = %d;", application, version)
-		_, err := tx.ExecContext(ctx, schema+marks)
+		marks := fmt.Sprintf("PRAGMA application_id = %d; PRAGMA user_version = %d;", mark, version)
+		_, err := tx.ExecContext(ctx, tables+marks)
 		return err
 	})
 }
 
-// isOurs says whether a file is an audit log. One that a later version made is an error.
-func isOurs(ctx context.Context, db *sql.DB) (bool, error) {
+// isOurs says whether a file is what its mark says. One that a later version made is an error.
+func isOurs(ctx context.Context, db *sql.DB, wanted int) (bool, error) {
 	var mark, made int
 	if err := db.QueryRowContext(ctx, "PRAGMA application_id").Scan(&mark); err != nil {
 		return false, err
@@ -179,17 +186,15 @@ func isOurs(ctx context.Context, db *sql.DB) (bool, error) {
 	if err := db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&made); err != nil {
 		return false, err
 	}
-	if mark == application && made > version {
+	if mark == wanted && made > version {
 		return false, fmt.Errorf("a later version has written it: its tables are of version %d, known is %d", made, version)
 	}
-	return mark == application, nil
+	return mark == wanted, nil
 }
 
 func (s *Store) prepare(ctx context.Context) error {
 	for text, into := range map[string]**sql.Stmt{
 		"INSERT INTO entries (seq, line, hashes) VALUES (?, ?, ?)": &s.insert.entry,
-		`INSERT INTO facets (seq, time, type, source, grant_uid, grant_namespace, grant_name, engineer, case_id, namespace,
-			granted_from, verb, resource, section, outcome, text) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`: &s.insert.facet,
 		"INSERT INTO checkpoints (size, checkpoint) VALUES (?, ?)": &s.insert.milestone,
 		`INSERT INTO standing (id, size, last, edge, checkpoint, keys) VALUES (1, ?, ?, ?, ?, ?)
 			ON CONFLICT (id) DO UPDATE SET size = excluded.size, last = excluded.last, edge = excluded.edge,
@@ -206,7 +211,7 @@ func (s *Store) prepare(ctx context.Context) error {
 
 // Close closes the file.
 func (s *Store) Close() error {
-	var all []error
+	all := []error{s.index.close()}
 	for _, db := range []*sql.DB{s.reader, s.writer} {
 		if db != nil {
 			all = append(all, db.Close())
@@ -254,21 +259,17 @@ func (s *Store) Commit(ctx context.Context, follow audit.Follow) error {
 		return err
 	}
 	s.stands, s.sure = &after, true
+	s.index.appended()
 	return nil
 }
 
 // put makes rows durable together with how the log stands after them.
 func (s *Store) put(ctx context.Context, rows []audit.Row, after audit.Standing) error {
 	return within(ctx, s.writer, func(tx *sql.Tx) error {
-		entry, facet := tx.StmtContext(ctx, s.insert.entry), tx.StmtContext(ctx, s.insert.facet)
+		entry := tx.StmtContext(ctx, s.insert.entry)
 		for _, r := range rows {
 			if _, err := entry.ExecContext(ctx, r.Seq, r.Line, chain.Join(r.Hashes)); err != nil {
 				return fmt.Errorf("insert entry %d: %w", r.Seq, err)
-			}
-			f := &r.Facets
-			if _, err := facet.ExecContext(ctx, r.Seq, f.Time.UnixMicro(), string(f.Type), f.Source, f.Grant.UID, f.Grant.Namespace, f.Grant.Name,
-				f.Engineer, f.Case, f.Namespace, f.GrantedFrom(), f.Verb, f.Resource, string(f.Section), string(f.Outcome), f.Text); err != nil {
-				return fmt.Errorf("insert what entry %d is found by: %w", r.Seq, err)
 			}
 		}
 		if after.Milestone {
@@ -336,23 +337,6 @@ func stubFrom(ctx context.Context, db querier) (*audit.Stub, error) {
 	return &stub, nil
 }
 
-// Before returns the number of the last entry before which all are older than an instant.
-func (s *Store) Before(ctx context.Context, instant time.Time) (int64, error) {
-	var first, last, younger sql.NullInt64
-	// In one statement: what is appended meanwhile is not older.
-	err := s.reader.QueryRowContext(ctx, `SELECT (SELECT min(seq) FROM facets), (SELECT max(seq) FROM facets),
-		(SELECT seq FROM facets WHERE +time >= ? ORDER BY seq LIMIT 1)`, instant.UnixMicro()).Scan(&first, &last, &younger)
-	switch {
-	case err != nil:
-		return 0, fmt.Errorf("select the first entry since %s: %w", instant, err)
-	case !younger.Valid:
-		return last.Int64, nil
-	case younger.Int64 == first.Int64:
-		return 0, nil
-	}
-	return younger.Int64 - 1, nil
-}
-
 // removal is how many entries are removed at once, so that who appends waits little.
 const removal = 1000
 
@@ -372,23 +356,21 @@ func (s *Store) sweep(ctx context.Context, through int64) error {
 	for {
 		removed := int64(0)
 		err := within(ctx, s.writer, func(tx *sql.Tx) error {
-			for _, table := range []string{"entries", "facets"} {
-				done, err := tx.ExecContext(ctx, "DELETE FROM "+table+" WHERE seq IN (SELECT seq FROM "+table+" WHERE seq <= ? ORDER BY seq LIMIT ?)", through, removal)
-				if err != nil {
-					return err
-				}
-				if removed, err = done.RowsAffected(); err != nil {
-					return err
-				}
+			done, err := tx.ExecContext(ctx, "DELETE FROM entries WHERE seq IN (SELECT seq FROM entries WHERE seq <= ? ORDER BY seq LIMIT ?)", through, removal)
+			if err != nil {
+				return err
 			}
-			_, err := tx.ExecContext(ctx, "DELETE FROM checkpoints WHERE size <= ?", through)
+			if removed, err = done.RowsAffected(); err != nil {
+				return err
+			}
+			_, err = tx.ExecContext(ctx, "DELETE FROM checkpoints WHERE size <= ?", through)
 			return err
 		})
 		if err != nil {
 			return fmt.Errorf("delete entries up to %d: %w", through, err)
 		}
 		if removed < removal {
-			return nil
+			return s.index.sweep(ctx, through)
 		}
 	}
 }

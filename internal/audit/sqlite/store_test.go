@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -185,9 +186,9 @@ func TestARemovalThatWasBrokenOffIsBroughtToItsEnd(t *testing.T) {
 	}
 	mustClose(t, log)
 	store = mustOpen(t, path)
-	for _, table := range []string{"entries", "facets"} {
+	for table, db := range map[string]*sql.DB{"entries": store.reader, "facets": store.index.reader} {
 		first := 0
-		if err := store.reader.QueryRowContext(t.Context(), "SELECT min(seq) FROM "+table).Scan(&first); err != nil || first != 31 {
+		if err := db.QueryRowContext(t.Context(), "SELECT min(seq) FROM "+table).Scan(&first); err != nil || first != 31 {
 			t.Errorf("%s begin with %d, %v; want 31", table, first, err)
 		}
 	}
