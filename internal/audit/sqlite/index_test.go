@@ -2,6 +2,8 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -177,4 +179,33 @@ func TestWhoReadsWithoutAnIndexFindsTheSame(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// BenchmarkIndex measures what it takes to put an entry into the index.
+func BenchmarkIndex(b *testing.B) {
+	store, err := Open(b.Context(), filepath.Join(b.TempDir(), "audit.db"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = store.Close() }()
+	halts(store)
+	lines := make([]audit.Line, followedAtOnce)
+	for i := range lines {
+		text, err := json.Marshal(sample(i))
+		if err != nil {
+			b.Fatal(err)
+		}
+		lines[i].Text = text
+	}
+	seq := int64(0)
+	for b.Loop() {
+		for i := range lines {
+			seq++
+			lines[i].Seq = seq
+		}
+		if err := within(b.Context(), store.index.writer, func(tx *sql.Tx) error { return put(b.Context(), tx, lines) }); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(seq)/b.Elapsed().Seconds(), "entries/s")
 }
