@@ -46,6 +46,10 @@ test-long: controlplane $(HELM) ## Run the tests and those that take minutes: st
 fuzz: controlplane $(HELM) ## Ask the gateway for what servers read differently, and compare with what the API server saw. FOR=10m
 	FUZZ_TIME=$(or $(FOR),10m) go test -count=1 -timeout=0 -v -run TestTheAPIServerSaw ./test/gateway
 
+.PHONY: soak
+soak: controlplane $(HELM) ## Work through the gateway for hours, and see that it stays as small as it is. FOR=2h
+	SOAK_TIME=$(or $(FOR),2h) go test -count=1 -timeout=0 -v -run AfterHours ./test/gateway
+
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## Check the code against the rules in .golangci.yml.
 	$(GOLANGCI_LINT) run $(PACKAGES)

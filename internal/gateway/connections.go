@@ -277,6 +277,23 @@ func (l *connections) closeAll(why *end) {
 	group.Wait()
 }
 
+// endStreams ends every stream, and leaves its connection to what else is under way there.
+func (l *connections) endStreams(why *end) {
+	var group sync.WaitGroup
+	l.mu.Lock()
+	for c := range l.open {
+		c.mu.Lock()
+		for x := range c.exchanges {
+			if x.longRunning {
+				group.Go(func() { x.end(why) })
+			}
+		}
+		c.mu.Unlock()
+	}
+	l.mu.Unlock()
+	group.Wait()
+}
+
 // count returns how many connections engineers have open.
 func (l *connections) count() float64 {
 	l.mu.Lock()

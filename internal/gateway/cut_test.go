@@ -416,6 +416,45 @@ func TestAGatewayThatStopsTellsItsClientsAndWaitsForNoStream(t *testing.T) {
 	}
 }
 
+func TestAGatewayThatStopsAnswersWhatIsUnderWay(t *testing.T) {
+	for _, protocol := range []string{"h2", "http/1.1"} {
+		t.Run(protocol, func(t *testing.T) {
+			w := open(t)
+			g := w.grant("case-1")
+			begun, goOn := make(chan struct{}), make(chan struct{})
+			w.answers(func(response http.ResponseWriter, _ *http.Request) {
+				close(begun)
+				<-goOn
+				_, _ = io.WriteString(response, "done")
+			})
+			answered := make(chan string, 1)
+			go func() {
+				response, err := w.ask(w.client(protocol), g.token, http.MethodGet, configMaps+"/imap")
+				if err != nil {
+					answered <- err.Error()
+					return
+				}
+				body, err := io.ReadAll(response.Body)
+				_ = response.Body.Close()
+				answered <- fmt.Sprintf("%d %s %v", response.StatusCode, body, err)
+			}()
+			<-begun
+			w.stop()
+			eventually(t, "it listens no more", func() bool {
+				conn, err := net.Dial("tcp", w.address)
+				if err == nil {
+					_ = conn.Close()
+				}
+				return err != nil
+			})
+			close(goOn)
+			if got, want := <-answered, "200 done <nil>"; got != want {
+				t.Errorf("the request that was under way got %q, want %q", got, want)
+			}
+		})
+	}
+}
+
 func TestFramesAreFollowedHoweverTheyAreCut(t *testing.T) {
 	var sent []byte
 	var ends []int

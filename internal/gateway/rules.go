@@ -47,9 +47,10 @@ func judge(s *standing, namespaces []string, r *http.Request, info *apirequest.R
 	return judgeStream(r, info)
 }
 
-// judgePath lets discovery through and nothing else beside the API's resources.
+// judgePath lets discovery through and nothing else beside the API's resources. Nor does the API server let anybody ask for
+// the head of such a path alone: its verb is head, and no role has that.
 func judgePath(r *http.Request, info *apirequest.RequestInfo) string {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+	if r.Method != http.MethodGet {
 		return r.Method + " of " + info.Path + ": a path beside the API's resources"
 	}
 	if slices.Contains(discovery, info.Path) || strings.HasPrefix(info.Path, "/openapi/v3/") ||

@@ -140,15 +140,22 @@ func (g *Gateway) Start(ctx context.Context) error {
 	return g.drain()
 }
 
-// drain ends every stream, with a word to its client, and then what is left. The client's tools come back by themselves,
-// to another replica.
+// drain ends every stream, with a word to its client, has what else is under way answered, and ends what is left after that.
+// The client's tools come back by themselves, to another replica.
 func (g *Gateway) drain() error {
 	ctx, cancel := context.WithTimeout(context.Background(), draining)
 	defer cancel()
-	g.connections.closeAll(&end{reason: "Draining", message: "this replica of the gateway stops: connect again"})
-	if err := g.server.Shutdown(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+	stops := &end{reason: "Draining", message: "this replica of the gateway stops: connect again"}
+	shut := make(chan error, 1)
+	go func() { shut <- g.server.Shutdown(ctx) }()
+	g.connections.endStreams(stops)
+	err := <-shut
+	g.connections.closeAll(stops)
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("stop serving: %w", err)
 	}
+	ctx, cancel = context.WithTimeout(context.Background(), draining)
+	defer cancel()
 	if err := g.sessions.renew(ctx); err != nil {
 		g.options.Logger.Info("Could not say that nobody is connected any more", "error", err.Error())
 	}

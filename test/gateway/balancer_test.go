@@ -34,6 +34,8 @@ type balancer struct {
 
 	mu     sync.Mutex
 	frozen bool
+	// to is where new connections go.
+	to string
 }
 
 // balances starts a balancer before the gateway.
@@ -44,15 +46,14 @@ func (g *grant) balances(t *testing.T, idle time.Duration) *balancer {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = listener.Close() })
-	b := &balancer{address: listener.Addr().String(), idle: idle}
-	to := strings.TrimPrefix(g.config(t).Host, "https://")
+	b := &balancer{address: listener.Addr().String(), idle: idle, to: strings.TrimPrefix(g.config(t).Host, "https://")}
 	go func() {
 		for {
 			client, err := listener.Accept()
 			if err != nil {
 				return
 			}
-			server, err := (&net.Dialer{Timeout: patience}).DialContext(t.Context(), "tcp", to)
+			server, err := (&net.Dialer{Timeout: patience}).DialContext(t.Context(), "tcp", b.target())
 			if err != nil {
 				_ = client.Close()
 				continue
@@ -82,6 +83,19 @@ func (b *balancer) pass(to, from net.Conn) {
 			return
 		}
 	}
+}
+
+func (b *balancer) target() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.to
+}
+
+// turns has new connections go elsewhere.
+func (b *balancer) turns(to string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.to = to
 }
 
 func (b *balancer) freeze() {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -86,4 +87,51 @@ func TestThatEverybodyIsDisconnectedIsSaidOnlyWhenEveryReplicaHasSaidSo(t *testi
 	}
 	<-streams[2].Done()
 	g.disconnected(t, metav1.ConditionTrue, "")
+}
+
+func TestAReplicaWhosePodIsGoneHoldsNothingBack(t *testing.T) {
+	s := newScene(t)
+	for name, before := range map[string]bool{"case-gone-before": true, "case-gone-after": false} {
+		if !before && testing.Short() {
+			continue // It is waited for half a minute until a replica counts as silent.
+		}
+		t.Run(name, func(t *testing.T) {
+			g := s.grants(t, name)
+			ip, err := world.GatewayIP()
+			if err != nil {
+				t.Fatal(err)
+			}
+			lost := s.StartGateway(t, s.installation, ip)
+			watch := g.through(t, ip).starts(t, "imap", nil, "get", "configmaps", "-w")
+			// Its node is lost: the process is gone without a word, and the API server is not told.
+			if err := lost.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			<-watch.Done()
+			decision := &v1alpha1.SupportAccessDecision{
+				ObjectMeta: metav1.ObjectMeta{Namespace: tenant, Name: "end-" + name},
+				Spec: v1alpha1.SupportAccessDecisionSpec{
+					Action: v1alpha1.ActionRevoke, Target: v1alpha1.DecisionTarget{Grant: g.Name}, Reason: "seen enough",
+				},
+			}
+			isOver := func() {
+				if err := s.tess.Create(t.Context(), decision); err != nil {
+					t.Fatal(err)
+				}
+				g.is(t, v1alpha1.StateRevoked)
+			}
+			if !before {
+				isOver()
+				g.disconnected(t, metav1.ConditionUnknown, lost.Name)
+			}
+			pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: lost.Name}}
+			if err := s.Admin.Delete(t.Context(), pod, client.GracePeriodSeconds(0)); err != nil {
+				t.Fatal(err)
+			}
+			if before {
+				isOver()
+			}
+			g.disconnected(t, metav1.ConditionTrue, "")
+		})
+	}
 }
