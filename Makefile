@@ -35,11 +35,11 @@ build: ## Build the operator and the kubectl plugin into bin.
 generate: generate-api generate-chart generate-docs ## Write everything that is generated: deep copies, CRDs, chart, API reference.
 
 .PHONY: test
-test: controlplane $(HELM) ## Run the tests, on a real control plane where they need one. RUN=name, PACKAGES=./dir/...
+test: controlplane postgres $(HELM) ## Run the tests, on a real control plane where they need one. RUN=name, PACKAGES=./dir/...
 	go run ./hack/testreport -short $(TEST_FLAGS) $(if $(RUN),-run '$(RUN)') $(PACKAGES)
 
 .PHONY: test-long
-test-long: controlplane $(HELM) ## Run the tests and those that take minutes: storms, crash points, fuzzing by its seeds.
+test-long: controlplane postgres $(HELM) ## Run the tests and those that take minutes: storms, crash points, fuzzing by its seeds.
 	go run ./hack/testreport $(TEST_FLAGS) -timeout=90m $(if $(RUN),-run '$(RUN)') $(PACKAGES)
 
 .PHONY: fuzz
@@ -66,6 +66,10 @@ verify: generate lint ## Prove that what is generated is fresh, the code clean a
 .PHONY: controlplane
 controlplane: ## Build etcd, the Kubernetes control plane, kubectl and kwok: minutes the first time, then none.
 	go run ./hack/controlplane/cmd
+
+.PHONY: postgres
+postgres: ## Install a PostgreSQL server for the tests, if there is none: Debian's package. SKIP_POSTGRES=1 does without.
+	go run ./hack/postgres/cmd
 
 .PHONY: demo
 demo: ## Show a grant from its application to its end, on a control plane that is gone afterwards.

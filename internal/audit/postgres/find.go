@@ -163,7 +163,7 @@ func conditions(q audit.Query) *clauses {
 		}
 	}
 	if q.Text != "" {
-		c.add("strpos(text, %s) > 0", small(q.Text))
+		c.add("strpos(text, %s) > 0", text(q.Text))
 	}
 	// Not by the index of times: the numbers say already where to look.
 	if !q.From.IsZero() {

@@ -213,7 +213,7 @@ func put(ctx context.Context, conn *pgx.Conn, rows []audit.Row, after audit.Stan
 func facets(seqs []int64, rows []audit.Row) []any {
 	times, texts := make([]int64, len(rows)), make([]string, len(rows))
 	for i := range rows {
-		times[i], texts[i] = rows[i].Facets.Time.UnixMicro(), small(rows[i].Facets.Text)
+		times[i], texts[i] = rows[i].Facets.Time.UnixMicro(), text(rows[i].Facets.Text)
 	}
 	values := []any{seqs, times, texts}
 	for _, column := range columns {

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"strings"
+	"unicode/utf8"
 
 	"supportaccess.dev/operator/internal/audit"
 )
@@ -12,31 +13,30 @@ import (
 // an engineer asks for may be longer. Nothing that exists has such a name.
 const maxWord = 512
 
-// word returns a value as it is kept and looked for: text that PostgreSQL takes, whatever somebody has sent. Values that
-// differ stay different.
+// word returns a value as it is kept and looked for: text that PostgreSQL takes, whatever somebody has sent. Values that an
+// entry tells apart stay apart.
 func word(value string) string {
-	taken := text(value)
-	if taken == value && len(value) <= maxWord {
+	value = legible(value)
+	if len(value) <= maxWord && !strings.ContainsRune(value, 0) {
 		return value
 	}
 	sum := sha256.Sum256([]byte(value))
-	return strings.ToValidUTF8(taken[:min(len(taken), maxWord)], "") + "…" + hex.EncodeToString(sum[:])
+	return strings.ToValidUTF8(zeroless(value)[:min(len(value), maxWord)], "") + "…" + hex.EncodeToString(sum[:])
 }
 
-// text returns a text that PostgreSQL takes: it knows no zero byte, and only UTF-8.
-func text(value string) string {
-	return strings.ReplaceAll(strings.ToValidUTF8(value, "\uFFFD"), "\x00", "\uFFFD")
+// text returns a text in small letters, in which it is looked for pieces of it.
+func text(value string) string { return zeroless(strings.ToLower(legible(value))) }
+
+// legible returns a value as the entry has it, in JSON: what is no UTF-8 stands in none.
+func legible(value string) string {
+	if utf8.ValidString(value) {
+		return value
+	}
+	return string([]rune(value))
 }
 
-// small returns a text in small letters, those of ASCII, in which it is looked for pieces of it.
-func small(value string) string {
-	return strings.Map(func(r rune) rune {
-		if 'A' <= r && r <= 'Z' {
-			return r + 'a' - 'A'
-		}
-		return r
-	}, text(value))
-}
+// zeroless returns a value without zero bytes, of which PostgreSQL takes none.
+func zeroless(value string) string { return strings.ReplaceAll(value, "\x00", " ") }
 
 // column is one by which entries are found that have a certain value there.
 type column struct {
