@@ -1,14 +1,14 @@
 // Package older has the gateway stand before an API server that does not know constrained impersonation, as those before
-// Kubernetes 1.36: nothing opens and the reason is said, and with the chart's value legacyImpersonation engineers come in.
+// Kubernetes 1.36, and that opens streams into pods for who may get them, as those before 1.35: nothing opens and the reason is said, and with the chart's value legacyImpersonation engineers come in.
 package older
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -22,18 +22,23 @@ import (
 
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/hack/controlplane"
+	"supportaccess.dev/operator/hack/controlplane/kubectl"
 	"supportaccess.dev/operator/test/gen"
 	"supportaccess.dev/operator/test/world"
 )
 
 func TestMain(m *testing.M) {
-	world.MainWith(m, controlplane.Options{APIServerArgs: []string{"--feature-gates=ConstrainedImpersonation=false"}})
+	world.MainWith(m, controlplane.Options{Kwok: true, APIServerArgs: []string{
+		"--feature-gates=ConstrainedImpersonation=false,AuthorizePodWebsocketUpgradeCreatePermission=false",
+	}})
 }
 
 const (
 	tess = "tess@customer.example"
 	// theCause is a part of what is said.
 	theCause = "no constrained impersonation"
+	// peeking is a role by which pods/exec may be got and not created: before Kubernetes 1.35 that opens a stream.
+	peeking = "peeking"
 	// patience bounds the wait for a process to end.
 	patience = 30 * time.Second
 )
@@ -50,9 +55,10 @@ type scene struct {
 func values(ip string, legacy bool) map[string]any {
 	return world.GatewayValues(ip, map[string]any{
 		"gateway":      map[string]any{"legacyImpersonation": legacy},
-		"offeredRoles": []any{gen.Configuration, gen.Diagnostics},
+		"offeredRoles": []any{gen.Configuration, gen.Diagnostics, peeking},
 		"defaultPolicy": map[string]any{"spec": map[string]any{
-			"transports": []any{"Gateway"}, "roles": []any{map[string]any{"name": gen.Configuration}, map[string]any{"name": gen.Diagnostics}}, "durations": nil, "requirePublicKey": "Never",
+			"transports": []any{"Gateway"}, "durations": nil, "requirePublicKey": "Never",
+			"roles": []any{map[string]any{"name": gen.Configuration}, map[string]any{"name": gen.Diagnostics}, map[string]any{"name": peeking}},
 		}},
 	})
 }
@@ -62,9 +68,7 @@ func newScene(t *testing.T, ip string) *scene {
 	s := &scene{World: world.New(t)}
 	s.installation = s.InstallChart(t, values(ip, false))
 	s.StartOperator(t, s.installation)
-	gateway, err := world.Run(t.Context(), s.ControlPlane, s.installation, world.OperatorOptions{
-		Deployment: world.GatewayDeployment, Dir: filepath.Join(s.Dir, "pods"), IP: ip,
-	})
+	gateway, err := world.RunGateway(t.Context(), s.ControlPlane, s.installation, world.OperatorOptions{Dir: filepath.Join(s.Dir, "pods"), IP: ip})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,6 +129,7 @@ func TestAnOlderServerLetsNobodyInAndTheGrantSaysWhyUntilLegacyImpersonationIsCh
 		t.Error(err)
 	}
 	s.comesInAndIsCut(t, grant)
+	s.whoMayGetExecsAndIsCut(t)
 }
 
 // readiness reports whether the gateway is not ready and says so in some words.
@@ -203,34 +208,83 @@ func (s *scene) comesInAndIsCut(t *testing.T, grant *v1alpha1.SupportAccessGrant
 		}
 		return nil
 	})
-	watch := exec.CommandContext(t.Context(), s.ControlPlane.Kubectl(), "--kubeconfig", kubeconfig, "get", "configmaps", "--watch")
-	out, err := watch.StdoutPipe()
+	watch, err := kubectl.Start(t.Context(), s.ControlPlane.Kubectl(), kubeconfig, nil, "get", "configmaps", "--watch")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := watch.Start(); err != nil {
+	if err := watch.Says(t.Context(), "kube-root-ca.crt"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := io.ReadAtLeast(out, make([]byte, 1), 1); err != nil {
-		t.Fatalf("the watch shows nothing: %v", err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_, _ = io.Copy(io.Discard, out)
-		_ = watch.Wait()
-	}()
 	if err := s.tess.Delete(t.Context(), grant); err != nil {
 		t.Fatal(err)
 	}
 	select {
-	case <-ended:
+	case <-watch.Done():
 	case <-time.After(patience):
 		t.Errorf("the watch still runs %s after the grant was revoked", patience)
 	}
 	if out, _, err := s.KubectlWith(t, kubeconfig, "", "get", "configmaps"); err == nil {
 		t.Errorf("after the end the engineer reads %q", out)
 	}
+}
+
+// whoMayGetExecsAndIsCut has two engineers go into a pod: one who may not, and one whose role says get alone.
+func (s *scene) whoMayGetExecsAndIsCut(t *testing.T) {
+	t.Helper()
+	pod := s.aPod(t)
+	if err := s.Admin.Create(t.Context(), gen.ClusterRole(peeking, gen.Rule("", []string{"pods/exec"}, []string{"get"}))); err != nil {
+		t.Fatal(err)
+	}
+	open := func(name string, roles ...string) (*v1alpha1.SupportAccessGrant, string) {
+		grant := gen.ToApply(name, s.namespace, gen.WithDuration("30m"), gen.WithRoles(roles...), func(g *v1alpha1.SupportAccessGrant) { g.Spec.Transport = "" })
+		world.Eventually(t, "Tess makes grant "+name, func() error { return s.tess.Create(t.Context(), grant) })
+		s.is(t, grant, v1alpha1.StateActive)
+		return grant, s.kubeconfig(t, grant)
+	}
+	_, plain := open("case-plain", gen.Configuration)
+	grant, peeks := open("case-peeking", gen.Configuration, peeking)
+	if out, diagnostics, err := s.KubectlWith(t, plain, "", "exec", pod, "--", "echo", "here"); err == nil || !strings.Contains(diagnostics, "none of its roles") {
+		t.Errorf("who may not goes into a pod: %q, %v: %s", out, err, diagnostics)
+	}
+	shell, err := kubectl.Start(t.Context(), s.ControlPlane.Kubectl(), peeks, nil, "exec", "-i", pod, "--", "sh", "-c", "echo here; sleep 120")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := shell.Says(ctx, "here"); err != nil {
+		t.Fatalf("on this server get opens a stream: %v", err)
+	}
+	if err := s.tess.Delete(t.Context(), grant); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-shell.Done():
+	case <-time.After(patience):
+		t.Errorf("the stream still runs %s after the grant was revoked", patience)
+	}
+}
+
+// aPod makes a pod and waits until it runs.
+func (s *scene) aPod(t *testing.T) string {
+	t.Helper()
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "archive"},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "archive", Image: "mail.vendor.example/archive"}}},
+	}
+	if err := s.Admin.Create(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	world.Eventually(t, "the pod runs", func() error {
+		if err := s.Admin.Get(t.Context(), client.ObjectKeyFromObject(pod), pod); err != nil {
+			return err
+		}
+		if pod.Status.Phase != corev1.PodRunning {
+			return fmt.Errorf("it is %q", pod.Status.Phase)
+		}
+		return nil
+	})
+	return pod.Name
 }
 
 // kubeconfig fetches the kubeconfig of an open grant, as Tess.

@@ -43,8 +43,8 @@ func GatewayValues(address string, values map[string]any) map[string]any {
 	return merge(base, values)
 }
 
-// OpenGateway starts one pod of the gateway, once its certificate is made, and waits until it is ready.
-func OpenGateway(ctx context.Context, cp *controlplane.ControlPlane, i *Installation, options OperatorOptions) (*Operator, error) {
+// RunGateway starts one pod of the gateway, once its certificate is made, and does not wait for it.
+func RunGateway(ctx context.Context, cp *controlplane.ControlPlane, i *Installation, options OperatorOptions) (*Operator, error) {
 	admin, err := client.New(cp.AdminConfig(), client.Options{Scheme: Scheme()})
 	if err != nil {
 		return nil, fmt.Errorf("make a client: %w", err)
@@ -58,7 +58,12 @@ func OpenGateway(ctx context.Context, cp *controlplane.ControlPlane, i *Installa
 		return nil, fmt.Errorf("wait for the gateway's certificate: %w", err)
 	}
 	options.Deployment = GatewayDeployment
-	gateway, err := Run(ctx, cp, i, options)
+	return Run(ctx, cp, i, options)
+}
+
+// OpenGateway starts one pod of the gateway and waits until it is ready.
+func OpenGateway(ctx context.Context, cp *controlplane.ControlPlane, i *Installation, options OperatorOptions) (*Operator, error) {
+	gateway, err := RunGateway(ctx, cp, i, options)
 	if err != nil {
 		return nil, err
 	}
