@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
@@ -311,6 +313,12 @@ func wantNoSecret(t *testing.T, err error) {
 		if strings.Contains(text, password) {
 			t.Errorf("the password is in %s", text)
 		}
+	}
+	// These carry it where whoever unwraps them finds it.
+	var connecting *pgconn.ConnectError
+	var parsing *pgconn.ParseConfigError
+	if errors.As(err, &connecting) || errors.As(err, &parsing) {
+		t.Errorf("the password goes with %v", err)
 	}
 }
 
