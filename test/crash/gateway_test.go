@@ -183,11 +183,15 @@ func (r *run) inspectThroughGateway(s *scene, record *v1alpha1.SupportAccessReco
 	} else {
 		r.inspectOpaque(status, secret)
 	}
-	if told := r.hashes[string(record.Spec.Grant.UID)+status.Name]; told != "" && told != status.CredentialHash {
+	if told := r.hashes[string(record.Spec.Grant.UID)+status.Name]; told != "" && told != status.CredentialHash && told != replaced(record, status.Name) {
 		r.wrong("the gateway was told %s of the credential of %s, and now %s", told, status.Name, status.CredentialHash)
 	}
 	r.hashes[string(record.Spec.Grant.UID)+status.Name] = status.CredentialHash
-	if used := slices.ContainsFunc(record.Status.FirstUses, is); used && !given && secret.Data[access.KeyKubeconfig] != nil {
+	if status.CredentialHash == replaced(record, status.Name) {
+		r.wrong("the status tells the gateway of the credential of %s that was replaced", status.Name)
+	}
+	// Who came in with the first credential may not have with the one in its place.
+	if used := slices.ContainsFunc(record.Status.FirstUses, is) && replaced(record, status.Name) == ""; used && !given && secret.Data[access.KeyKubeconfig] != nil {
 		r.wrong("%s has come in, and the credential still lies in the cluster", status.Name)
 	}
 }
