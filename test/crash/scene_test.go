@@ -184,6 +184,17 @@ func (s *scene) recordedOpen(key types.NamespacedName) bool {
 	return record != nil && record.Status.ProvisionedTime != nil && record.Status.EndTime == nil
 }
 
+// originals are the records that lie with their grants; the others are copies.
+func (s *scene) originals() []*v1alpha1.SupportAccessRecord {
+	var found []*v1alpha1.SupportAccessRecord
+	for key, record := range s.records {
+		if key == grantKeyOf(record) {
+			found = append(found, record)
+		}
+	}
+	return found
+}
+
 // recordOf returns the record of a grant's name: at home, else its tombstone.
 func (s *scene) recordOf(key types.NamespacedName) *v1alpha1.SupportAccessRecord {
 	if record := s.records[key]; record != nil {

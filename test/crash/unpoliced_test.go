@@ -86,6 +86,7 @@ func TestWithoutPoliciesAndTheirKindEveryGrantStillCloses(t *testing.T) {
 	s := inTheater(t)
 	alone := s.alone(t)
 	pod := s.readyPod(t, alone)
+	s.caughtUp(t)
 	r := s.newRun(t, "crash")
 	short := time.Now().Add(45 * time.Second).Truncate(time.Second)
 	for _, name := range []string{"stays", "deleted-1", "revoked-1", "deleted-2", "revoked-2"} {
