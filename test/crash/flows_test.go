@@ -37,6 +37,7 @@ func opened(mods ...func(*v1alpha1.SupportAccessGrant)) func(*run) {
 
 func deletes(r *run) { r.delete(theGrant) }
 func revokes(r *run) { r.decide("revoke", gen.Revoking(theGrant)) }
+
 // expires lets an hour pass, with which the time of every grant is over that has begun: a grant that nobody has put down
 // yet has all of it before it.
 func expires(r *run) {
