@@ -2,6 +2,7 @@ package grant
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -316,7 +317,8 @@ func (r *Reconciler) seePlaces(ctx context.Context, reader client.Reader, s *sig
 			s.policies[name] = policies.OfNone()
 			continue
 		}
-		if s.policies[name], err = policies.Of(ctx, reader, namespace); err != nil {
+		// Where there is not even the kind, there is no policy: that opens nothing and closes nothing.
+		if s.policies[name], err = policies.Of(ctx, reader, namespace); err != nil && !errors.Is(err, policies.ErrNoKind) {
 			return err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -18,11 +19,14 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/internal/access"
+	"supportaccess.dev/operator/internal/policies"
 	"supportaccess.dev/operator/test/gen"
 )
 
@@ -452,6 +456,28 @@ func TestAGatewayThatStopsAnswersWhatIsUnderWay(t *testing.T) {
 				t.Errorf("the request that was under way got %q, want %q", got, want)
 			}
 		})
+	}
+}
+
+func TestWithoutTheKindOfPoliciesNoGrantIsKnown(t *testing.T) {
+	w := open(t)
+	g := w.grant("case-1")
+	withoutKind := interceptor.NewClient(w.objects.(client.WithWatch), interceptor.Funcs{
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+			if _, ok := o.(*v1alpha1.SupportAccessPolicy); ok {
+				return &meta.NoKindMatchError{}
+			}
+			return c.Get(ctx, key, o, opts...)
+		},
+	})
+	// What a policy never allows would not be known: who begins so lets nobody in.
+	grants := &Grants{Reader: withoutKind, Clock: w.clock, Cut: func(Cutting) {}}
+	if err := grants.LookAtAll(t.Context()); !errors.Is(err, policies.ErrNoKind) {
+		t.Errorf("looking at the grants gives %v", err)
+	}
+	hash, _ := access.TokenHash(g.token)
+	if _, engineer, ok := grants.find(hash); ok || grants.looked.Load() {
+		t.Errorf("%s is known", engineer)
 	}
 }
 

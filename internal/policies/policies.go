@@ -3,6 +3,7 @@ package policies
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -15,8 +16,11 @@ import (
 	"supportaccess.dev/operator/internal/review"
 )
 
-// Of returns the policy of a namespace: the one that its label names, or the default. Where there is none of that name, or
-// not even the kind, there is no policy: that opens nothing and closes nothing.
+// ErrNoKind is for a cluster that has not even the kind of policies.
+var ErrNoKind = errors.New("there is no such kind")
+
+// Of returns the policy of a namespace: the one that its label names, or the default. Where there is none of that name there
+// is no policy: that opens nothing and closes nothing. What follows from ErrNoKind is for the caller to say.
 func Of(ctx context.Context, reader client.Reader, namespace *metav1.PartialObjectMetadata) (review.NamespacePolicy, error) {
 	name := namespace.Labels[v1alpha1.LabelPolicy]
 	if name == "" {
@@ -24,8 +28,11 @@ func Of(ctx context.Context, reader client.Reader, namespace *metav1.PartialObje
 	}
 	policy := &v1alpha1.SupportAccessPolicy{}
 	err := reader.Get(ctx, types.NamespacedName{Name: name}, policy)
-	if apierrors.IsNotFound(err) || meta.IsNoMatchError(err) {
+	if apierrors.IsNotFound(err) {
 		return review.NamespacePolicy{Name: name}, nil
+	}
+	if meta.IsNoMatchError(err) {
+		return review.NamespacePolicy{Name: name}, fmt.Errorf("get policy %q: %w: %w", name, ErrNoKind, err)
 	}
 	if err != nil {
 		return review.NamespacePolicy{}, fmt.Errorf("get policy %q: %w", name, err)

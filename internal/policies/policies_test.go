@@ -37,12 +37,12 @@ func TestThePolicyOfANamespaceIsTheOneThatItsLabelNamesOrTheDefault(t *testing.T
 	}
 }
 
-func TestWhereThereIsNotEvenTheKindThereIsNoPolicyAndWhatCannotBeReadIsAnError(t *testing.T) {
+func TestWhereThereIsNotEvenTheKindThatIsSaidAndWhatCannotBeReadIsAnotherError(t *testing.T) {
 	got, err := Of(t.Context(), reader(t, &meta.NoKindMatchError{}), labelled(""))
-	if err != nil || got.Policy != nil || got.Name != v1alpha1.DefaultPolicyName {
+	if !errors.Is(err, ErrNoKind) || got.Policy != nil || got.Name != v1alpha1.DefaultPolicyName {
 		t.Errorf("without the kind: %+v, %v", got, err)
 	}
-	if _, err := Of(t.Context(), reader(t, errors.New("the line is down")), labelled("strict")); err == nil || !strings.Contains(err.Error(), `policy "strict": the line is down`) {
+	if _, err := Of(t.Context(), reader(t, errors.New("the line is down")), labelled("strict")); err == nil || errors.Is(err, ErrNoKind) || !strings.Contains(err.Error(), `policy "strict": the line is down`) {
 		t.Errorf("it cannot be read: %v", err)
 	}
 }
