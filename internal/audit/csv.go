@@ -39,6 +39,8 @@ var csvColumns = []struct {
 	{"request", func(e *Entry, _ *Facets) string { return string(e.AuditID) }},
 	{"bytesIn", func(e *Entry, _ *Facets) string { return strconv.FormatInt(e.BytesIn, 10) }},
 	{"bytesOut", func(e *Entry, _ *Facets) string { return strconv.FormatInt(e.BytesOut, 10) }},
+	{"by", func(e *Entry, _ *Facets) string { return e.happening().By }},
+	{"message", func(e *Entry, _ *Facets) string { return e.happening().Message }},
 	{"durationMillis", func(e *Entry, _ *Facets) string { return strconv.FormatFloat(e.DurationMillis, 'f', -1, 64) }},
 }
 

@@ -56,6 +56,8 @@ type Entry struct {
 	Keys []string `json:"keys,omitempty"`
 	// Cut says which entries were removed because they were old. With type Cut.
 	Cut *Cut `json:"cut,omitempty"`
+	// Happened is what happened to a grant, a decision or a policy. With type Lifecycle.
+	Happened *Happening `json:"happened,omitempty"`
 }
 
 // Type is what an entry is about.

@@ -23,9 +23,14 @@ type Reader interface {
 	Lines(ctx context.Context, from, to int64) ([]Line, error)
 	// Checkpoints returns those that are kept, from a size to another, both included.
 	Checkpoints(ctx context.Context, from, to int64) ([]Milestone, error)
+	Finder
+	tlog.HashReader
+}
+
+// Finder is where entries are found.
+type Finder interface {
 	// Find returns the entries that a query asks for.
 	Find(ctx context.Context, q Query) (Page, error)
-	tlog.HashReader
 }
 
 // Line is an entry as it is kept.
@@ -178,7 +183,7 @@ func ExportFound(ctx context.Context, w io.Writer, s Reader, q Query) error {
 }
 
 // Each does something with every entry that a query asks for, page by page.
-func Each(ctx context.Context, s Reader, q Query, do func(Line) error) error {
+func Each(ctx context.Context, s Finder, q Query, do func(Line) error) error {
 	for {
 		found, err := s.Find(ctx, q)
 		if err != nil {

@@ -21,7 +21,7 @@ type Facets struct {
 	Resource  string
 	Section   Section
 	Outcome   Outcome
-	// Text is what one may look for words in: the URI, the command, the cause, the message.
+	// Text is what one may look for words in: the URI, the command, the cause, the message, by whom.
 	Text string
 }
 
@@ -104,5 +104,8 @@ func textOf(e *Entry) string {
 		words = append(words, e.ResponseStatus.Message)
 	}
 	words = append(words, e.Cause)
+	if e.Happened != nil {
+		words = append(words, e.Happened.What, e.Happened.By, e.Happened.Message)
+	}
 	return strings.TrimSpace(strings.Join(words, " "))
 }

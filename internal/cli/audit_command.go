@@ -24,13 +24,31 @@ import (
 const exitFaulty = 4
 
 func (d *Desk) auditCommand() *cobra.Command {
+	l := &listing{reader: reader{Desk: d}}
 	command := &cobra.Command{
 		Use:   "audit",
-		Short: "Verify the audit log of what engineers did",
-		Args:  cobra.NoArgs,
-		RunE:  func(command *cobra.Command, _ []string) error { return command.Help() },
+		Short: "Show what engineers did, and what became of grants, from the audit log",
+		Long: "Show what engineers did, and what became of grants, from the audit log of the gateway, the oldest first. Of each request the table has how it ended; " +
+			"-o json has every entry. Reading is an entry itself.\n\nIt takes the verb get on supportaccessrecords/log, in the namespace or with -A in the cluster, for the ServiceAccount as which you read.",
+		Example: `  # What was done with a grant
+  kubectl support-access audit -n mail-archive --grant case-4711 --audit-server https://localhost:9444 --audit-ca ca.crt --service-account audit/auditor
+
+  # Who looked at content in the last day, and who does now
+  kubectl support-access audit -A --section Content --since 24h --follow`,
+		Args: cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error { return l.run(command.Context()) },
 	}
-	command.AddCommand(d.auditVerifyCommand())
+	flags := command.Flags()
+	l.reader.bind(flags)
+	l.filter.bind(flags)
+	flags.BoolVarP(&l.follow, "follow", "f", false, "go on with what comes")
+	flags.IntVar(&l.limit, "limit", 100, "show so many at most, the newest; 0 for all")
+	flags.StringVarP(&l.output, "output", "o", "", "json, yaml, name or wide")
+	command.AddCommand(
+		d.auditVerifyCommand(), d.auditExportCommand(),
+		d.auditShowCommand("keys", pathKeys, "Print the public keys by which the log is checked"),
+		d.auditShowCommand("checkpoint", pathCheckpoint, "Print what the log says of itself now, signed"),
+	)
 	return command
 }
 

@@ -174,6 +174,7 @@ func mapper() apimeta.RESTMapper {
 		{v1alpha1.GroupVersion, "SupportAccessRecord", apimeta.RESTScopeNamespace},
 		{corev1.SchemeGroupVersion, "Secret", apimeta.RESTScopeNamespace},
 		{corev1.SchemeGroupVersion, "ConfigMap", apimeta.RESTScopeNamespace},
+		{corev1.SchemeGroupVersion, "ServiceAccount", apimeta.RESTScopeNamespace},
 		{rbacv1.SchemeGroupVersion, "ClusterRole", apimeta.RESTScopeRoot},
 		{authenticationv1.SchemeGroupVersion, "SelfSubjectReview", apimeta.RESTScopeRoot},
 	} {

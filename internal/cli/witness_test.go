@@ -19,8 +19,10 @@ import (
 	"supportaccess.dev/operator/internal/audit/sqlite"
 )
 
-// grown is a log of which an older copy was exported, and then all of it.
-func grown(t *testing.T, path string) (older, newer, public, checkpoint string) {
+// grownLog is a log of which an older copy was exported, and then all of it.
+type grownLog struct{ older, newer, key, checkpoint string }
+
+func grown(t *testing.T, path string) grownLog {
 	t.Helper()
 	store, err := sqlite.Open(t.Context(), path)
 	if err != nil {
@@ -52,13 +54,13 @@ func grown(t *testing.T, path string) (older, newer, public, checkpoint string) 
 	if err := log.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return exports[0], exports[1], log.PublicKeys()[0], standing.Checkpoint
+	return grownLog{exports[0], exports[1], log.PublicKeys()[0], standing.Checkpoint}
 }
 
 func TestAnOlderCopyIsFoundByWhatTheOperatorKeeps(t *testing.T) {
 	folder := t.TempDir()
-	older, newer, key, checkpoint := grown(t, filepath.Join(folder, "audit.db"))
-	_, _, otherKey, otherCheckpoint := grown(t, filepath.Join(folder, "other.db"))
+	g, other := grown(t, filepath.Join(folder, "audit.db")), grown(t, filepath.Join(folder, "other.db"))
+	key := g.key
 	file := func(name, content string) string {
 		path := filepath.Join(folder, name)
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
@@ -80,10 +82,10 @@ func TestAnOlderCopyIsFoundByWhatTheOperatorKeeps(t *testing.T) {
 		}
 		return file(name, string(text))
 	}
-	mine, others := chain.Offer{Checkpoint: checkpoint, Keys: []string{key}}, chain.Offer{Checkpoint: otherCheckpoint, Keys: []string{otherKey}}
+	mine, others := chain.Offer{Checkpoint: g.checkpoint, Keys: []string{key}}, chain.Offer{Checkpoint: other.checkpoint, Keys: []string{other.key}}
 	one, both, none := kept("one", mine), kept("both", mine, others), kept("none")
 	only := kept("others", others)
-	log, copied := file("log", newer), file("copied", older)
+	log, copied := file("log", g.newer), file("copied", g.older)
 	for name, test := range map[string]struct {
 		args []string
 		code int

@@ -216,14 +216,19 @@ func (o *AuditOptions) serve(mgr ctrl.Manager, log *auditLog, certificate func(*
 		guard.Audiences = []string{o.Audience}
 	}
 	logger := ctrl.Log.WithName("audit")
+	// Who follows the log would keep the gateway from stopping.
+	stopping, stop := context.WithCancel(context.Background())
+	answers := &http.Server{
+		Handler:           &serve.Handler{Reader: log.reader, Journal: log.ledger, Guard: guard, Clock: clock.RealClock{}, Logger: logger},
+		BaseContext:       func(net.Listener) context.Context { return stopping },
+		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: stdlog.New(io.Discard, "", 0),
+	}
+	answers.RegisterOnShutdown(stop)
 	server := &manager.Server{
 		Name:     "audit log",
 		Listener: tls.NewListener(listener, &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate}),
-		Server: &http.Server{
-			Handler:           &serve.Handler{Reader: log.reader, Journal: log.ledger, Guard: guard, Logger: logger},
-			ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
-			ErrorLog: stdlog.New(io.Discard, "", 0),
-		},
+		Server:   answers,
 	}
 	if err := mgr.Add(server); err != nil {
 		return fmt.Errorf("set up the reading of the audit log: %w", err)

@@ -102,6 +102,7 @@ func newGatewayManager(config *rest.Config, o ProxyOptions) (ctrl.Manager, *gate
 	managed := labels.SelectorFromSet(labels.Set{v1alpha1.LabelManaged: "true"})
 	heard := rest.CopyConfig(config)
 	hearing := gateway.Hear(heard, clock.RealClock{})
+	asItIs := func(object any) (any, error) { return object, nil }
 	mgr, err := ctrl.NewManager(heard, ctrl.Options{
 		Scheme: scheme,
 		Cache: cache.Options{
@@ -109,6 +110,8 @@ func newGatewayManager(config *rest.Config, o ProxyOptions) (ctrl.Manager, *gate
 			ByObject: map[client.Object]cache.ByObject{
 				&rbacv1.RoleBinding{}:        {Label: managed},
 				&rbacv1.ClusterRoleBinding{}: {Label: managed},
+				// With what a policy was changed is read from its managed fields.
+				&v1alpha1.SupportAccessPolicy{}: {Transform: asItIs},
 			},
 		},
 		Metrics:                metricsserver.Options{BindAddress: o.MetricsAddress, SecureServing: true, FilterProvider: filters.WithAuthenticationAndAuthorization},
@@ -133,7 +136,7 @@ func addGateway(mgr ctrl.Manager, config *rest.Config, o ProxyOptions, hearing *
 	if err != nil {
 		return fmt.Errorf("make a client: %w", err)
 	}
-	if err := handOver(mgr, writer, log); err != nil {
+	if err := o.Audit.tell(mgr, writer, log); err != nil {
 		return err
 	}
 	listener, err := net.Listen("tcp", o.BindAddress)
@@ -162,8 +165,9 @@ func addGateway(mgr ctrl.Manager, config *rest.Config, o ProxyOptions, hearing *
 	return nil
 }
 
-// handOver has what the audit log says of itself handed over to the controller. A file of lines says nothing.
-func handOver(mgr ctrl.Manager, writer client.Client, log *auditLog) error {
+// tell has what the audit log says of itself handed over to the controller, and what happens to grants put down. In a file
+// of lines nobody finds what is there already.
+func (o *AuditOptions) tell(mgr ctrl.Manager, writer client.Client, log *auditLog) error {
 	if log.reader == nil {
 		return nil
 	}
@@ -173,6 +177,13 @@ func handOver(mgr ctrl.Manager, writer client.Client, log *auditLog) error {
 	}
 	if err := checkpoints.SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("set up the handing over of checkpoints: %w", err)
+	}
+	history := &gateway.History{
+		Reader: mgr.GetClient(), Log: log, Past: log.reader, Retention: o.Retention, Shared: o.Postgres.URL != "",
+		Clock: clock.RealClock{}, Replica: replicaName(),
+	}
+	if err := history.SetupWithManager(mgr); err != nil {
+		return fmt.Errorf("set up the history of grants: %w", err)
 	}
 	return nil
 }

@@ -135,8 +135,8 @@ func (o *Operator) AuditLinesFrom(ctx context.Context, from int64) (lines []byte
 		}
 		for _, line := range page {
 			from = line.Seq + 1
-			// What the log says of itself is nothing that an engineer did.
-			if bytes.Contains(line.Text, []byte(`"`+audit.LabelSource+`":"`+audit.Source+`"`)) {
+			// What the log says of itself, and what became of grants, is nothing that an engineer did.
+			if bytes.Contains(line.Text, []byte(`"`+audit.LabelSource+`":"`+audit.Source+`"`)) && !bytes.Contains(line.Text, []byte(`,"type":"`+audit.TypeLifecycle+`"`)) {
 				lines = append(append(lines, line.Text...), '\n')
 			}
 		}

@@ -9,10 +9,12 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 
 	"github.com/go-logr/logr"
 	"github.com/google/uuid"
 	authenticationv1 "k8s.io/api/authentication/v1"
+	"k8s.io/utils/clock"
 
 	"supportaccess.dev/operator/internal/audit"
 )
@@ -35,7 +37,11 @@ type Handler struct {
 	Reader  audit.Reader
 	Journal Journal
 	Guard   Guard
-	Logger  logr.Logger
+	// Clock says when who follows is told, and asked again.
+	Clock  clock.WithTicker
+	Logger logr.Logger
+
+	followers atomic.Int32
 }
 
 // Page is what GET /v1/entries answers.
@@ -76,7 +82,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == pathCheckpoint || r.URL.Path == pathKeys:
 		h.prove(w, r)
 	case r.URL.Path == pathEntries || r.URL.Path == pathExport:
-		h.read(w, r, who)
+		h.read(w, r, who, token)
 	default:
 		http.Error(w, "there are "+strings.Join([]string{pathEntries, pathExport, pathCheckpoint, pathKeys}, ", "), http.StatusNotFound)
 	}
@@ -100,17 +106,37 @@ func (h *Handler) prove(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write([]byte(text))
 }
 
-// read answers with entries.
-func (h *Handler) read(w http.ResponseWriter, r *http.Request, who *authenticationv1.UserInfo) {
-	format := r.URL.Query().Get("format")
+// asked is what is asked for.
+type asked struct {
+	audit.Query
+	format  string
+	follows bool
+}
+
+// ask reads what is asked for.
+func ask(r *http.Request) (asked, error) {
 	values := r.URL.Query()
-	if r.URL.Path == pathExport {
+	a := asked{format: values.Get("format"), follows: values.Get("follow") == "true"}
+	switch r.URL.Path {
+	case pathExport:
 		values.Del("format")
+	default:
+		if word := values.Get("follow"); values.Has("follow") && word != "true" && word != "false" {
+			return a, errors.New("follow: it is true or false")
+		}
+		values.Del("follow")
 	}
-	query, err := audit.ParseQuery(values)
-	if err == nil && format != "" && format != "jsonl" && format != "csv" {
-		err = errors.New("format: it is jsonl or csv")
+	if r.URL.Path == pathExport && a.format != "" && a.format != "jsonl" && a.format != "csv" {
+		return a, errors.New("format: it is jsonl or csv")
 	}
+	var err error
+	a.Query, err = audit.ParseQuery(values)
+	return a, err
+}
+
+// read answers with entries.
+func (h *Handler) read(w http.ResponseWriter, r *http.Request, who *authenticationv1.UserInfo, token string) {
+	query, err := ask(r)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
@@ -128,11 +154,14 @@ func (h *Handler) read(w http.ResponseWriter, r *http.Request, who *authenticati
 		h.unavailable(w, err, "put down that you read")
 		return
 	}
-	if r.URL.Path == pathExport {
-		h.export(w, r, query, format)
-		return
+	switch {
+	case r.URL.Path == pathExport:
+		h.export(w, r, query.Query, query.format)
+	case query.follows:
+		h.follow(w, r, query.Query, token)
+	default:
+		h.page(w, r, query.Query)
 	}
-	h.page(w, r, query)
 }
 
 // refusal says what is missing.

@@ -231,7 +231,7 @@ func newDesk(t *testing.T) *desk {
 		}
 	}
 	d := &desk{store: store, guard: &guards{}}
-	d.handler = &Handler{Reader: store, Journal: log, Guard: d.guard, Logger: logr.Discard()}
+	d.handler = &Handler{Reader: store, Journal: log, Guard: d.guard, Clock: clock.RealClock{}, Logger: logr.Discard()}
 	d.server = httptest.NewServer(d.handler)
 	t.Cleanup(func() {
 		d.server.Close()
