@@ -162,7 +162,12 @@ func addGateway(root string, files map[string][]byte) error {
 		}
 		addGatewayTemplate(files, name, m.escaped())
 	}
-	m, err := read(root, "config/gateway/controller-rbac.yaml")
+	m, err := read(root, "config/changes/webhook.yaml")
+	if err != nil {
+		return err
+	}
+	files[filepath.Join(templatesDir, "gateway", "changes.yaml")] = m.escaped().labelled().when("and .Values.gateway.enabled .Values.gateway.changes.enabled").bytes()
+	m, err = read(root, "config/gateway/controller-rbac.yaml")
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,8 @@ import (
 	"context"
 
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
+
+	"supportaccess.dev/operator/internal/audit/change"
 )
 
 // Source is the word by which admins find what support did.
@@ -56,6 +58,8 @@ type Entry struct {
 	Keys []string `json:"keys,omitempty"`
 	// Cut says which entries were removed because they were old. With type Cut.
 	Cut *Cut `json:"cut,omitempty"`
+	// Change is what was about to change, with type Change; at the end of a request what became of that.
+	Change *change.Change `json:"change,omitempty"`
 	// Happened is what happened to a grant, a decision or a policy. With type Lifecycle.
 	Happened *Happening `json:"happened,omitempty"`
 }

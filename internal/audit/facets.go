@@ -84,6 +84,8 @@ func ResourceName(object *auditv1.ObjectReference) string {
 
 func outcomeOf(e *Entry) Outcome {
 	switch {
+	case e.Type == TypeChange:
+		return OutcomeAttempted
 	case e.Type != TypeRequest:
 		return OutcomeSucceeded
 	case e.Cause != "":

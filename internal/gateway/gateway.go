@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	"github.com/google/uuid"
 	"k8s.io/apimachinery/pkg/util/sets"
 	apirequest "k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/server/filters"
@@ -56,6 +55,7 @@ type door struct {
 	longRunning apirequest.LongRunningRequestCheck
 	counters    *counters
 	logger      logr.Logger
+	seal        *seal
 }
 
 // requestInfos reads requests as the API server does.
@@ -100,7 +100,7 @@ func (h *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	x := &exchange{
-		id: uuid.NewString(), standing: who.standing, engineer: who.engineer, hash: who.hash, request: r, info: info, received: received,
+		id: h.seal.id(access.GatewayUsername(who.standing.facts.Record.Spec.Grant, who.engineer)), standing: who.standing, engineer: who.engineer, hash: who.hash, request: r, info: info, received: received,
 		longRunning: h.longRunning(r, info), cancel: cancel,
 	}
 	h.serve(w, r.WithContext(context.WithValue(ctx, exchangeKey{}, x)), x)

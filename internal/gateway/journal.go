@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -20,6 +21,7 @@ import (
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/internal/access"
 	"supportaccess.dev/operator/internal/audit"
+	changes "supportaccess.dev/operator/internal/audit/change"
 )
 
 // journal puts on record what engineers do.
@@ -31,6 +33,8 @@ type journal struct {
 	// ends has an item for each end of a read that is under way to the log. Where it is full the client waits.
 	ends chan struct{}
 	once sync.Once
+	// changes says that each change is on record, too: then the end of a request says what became of them.
+	changes atomic.Bool
 }
 
 const maxEnds = 1024
@@ -88,6 +92,9 @@ func (j *journal) Completed(ctx context.Context, x *exchange, status int) {
 	entry.ResponseStatus = &metav1.Status{Code: int32(status)} //nolint:gosec // HTTP status codes are three digits.
 	entry.BytesIn, entry.BytesOut = x.in.Load(), x.out.Load()
 	entry.DurationMillis = millis(x.elapsed(j.clock.Now()))
+	if j.changes.Load() && changing(x.info) {
+		entry.Change = &changes.Change{State: changes.StateOf(status, x.cause.Load() != nil, x.info.Verb == "deletecollection")}
+	}
 	if why := x.cause.Load(); why != nil {
 		entry.Cause = mark(why.reason+": "+why.message, maxMessage)
 	}

@@ -8,7 +8,7 @@ import (
 
 // counters count what passes the gateway. None of them names a person or a grant.
 type counters struct {
-	requests, refused, cuts *prometheus.CounterVec
+	requests, refused, cuts, reviews *prometheus.CounterVec
 }
 
 // newCounters registers the counters of the gateway. open says how many connections there are.
@@ -23,9 +23,12 @@ func newCounters(registry prometheus.Registerer, open, stale func() float64) (*c
 		cuts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "support_access_gateway_cut_connections_total", Help: "Connections that were ended by the gateway, by how the grant ended.",
 		}, []string{"reason"}),
+		reviews: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "support_access_gateway_reviews_total", Help: "Changes about which the API server asked, by what it was told.",
+		}, []string{"outcome"}),
 	}
 	for _, collector := range []prometheus.Collector{
-		c.requests, c.refused, c.cuts,
+		c.requests, c.refused, c.cuts, c.reviews,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "support_access_gateway_connections", Help: "Connections of engineers that are open.",
 		}, open),
@@ -55,5 +58,11 @@ func (c *counters) completed(verb string, status int) {
 func (c *counters) cut(reason string, connections int) {
 	if c != nil {
 		c.cuts.WithLabelValues(reason).Add(float64(connections))
+	}
+}
+
+func (c *counters) reviewed(outcome string) {
+	if c != nil {
+		c.reviews.WithLabelValues(outcome).Inc()
 	}
 }

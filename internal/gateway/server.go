@@ -35,6 +35,9 @@ type Options struct {
 	Reader client.Reader
 	// Client writes sessions, and reads them from the API server itself.
 	Client client.Client
+	// Secrets are what replicas share, and nobody else has: each knows by them the requests that another let in. Without
+	// any a replica knows its own. The first is the one in use.
+	Secrets [][]byte
 	// Log puts on record what engineers do.
 	Log audit.Log
 	// Replica is the name of the gateway's pod, ReplicaUID its UID where it is known.
@@ -57,6 +60,7 @@ type Gateway struct {
 	journal     *journal
 	counters    *counters
 	probe       *probe
+	seal        *seal
 	server      *http.Server
 }
 
@@ -87,12 +91,15 @@ func New(o Options) (*Gateway, error) {
 	if g.counters, err = newCounters(o.Registry, g.connections.count, func() float64 { return o.Hearing.age().Seconds() }); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
+	if g.seal, err = newSeal(o.Secrets); err != nil {
+		return nil, err
+	}
 	g.grants = &Grants{Reader: o.Reader, Clock: o.Clock, Cut: g.cut}
 	g.server = &http.Server{
 		Handler: &door{
 			grants: g.grants, connections: g.connections, presence: g.sessions, freshness: o.Hearing, proxy: way.proxy(), identities: &identities{way: way}, logger: o.Logger,
-			recorder: g.journal,
-			clock:    o.Clock, infos: requestInfos(), longRunning: longRunning(), counters: g.counters,
+			recorder: g.journal, seal: g.seal,
+			clock: o.Clock, infos: requestInfos(), longRunning: longRunning(), counters: g.counters,
 		},
 		ConnContext:       g.connections.accept,
 		ReadHeaderTimeout: 10 * time.Second,

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	apirequest "k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/client-go/rest"
@@ -125,6 +127,12 @@ var connecting = []string{"exec", "attach", "portforward", "proxy"}
 // identity with a new id for somebody new (docs/decisions/23-what-the-gateway-costs.md).
 func reviewed(info *apirequest.RequestInfo) bool {
 	return info.Verb != "watch" && !slices.Contains(reads, info.Verb) || slices.Contains(connecting, info.Subresource)
+}
+
+// changing reports whether a request may change something that is kept. Questions about rights and names are not kept.
+func changing(info *apirequest.RequestInfo) bool {
+	return info.IsResourceRequest && reviewed(info) && !slices.Contains(connecting, info.Subresource) &&
+		info.APIGroup != authenticationv1.GroupName && info.APIGroup != authorizationv1.GroupName
 }
 
 // actAs has a request come from the engineer of an exchange.

@@ -32,6 +32,7 @@ type ProxyOptions struct {
 	MetricsAddress string
 	HealthAddress  string
 	Audit          AuditOptions
+	Changes        ChangeOptions
 	LogLevel       string
 	LogFormat      string
 }
@@ -53,13 +54,14 @@ func GatewayCommand(version string) *cobra.Command {
 	flags.StringVar(&o.MetricsAddress, "metrics-bind-address", ":8443", "address of the metrics, over TLS and for who may read them; 0 for none")
 	flags.StringVar(&o.HealthAddress, "health-probe-bind-address", ":8081", "address of /healthz and /readyz; 0 for none")
 	o.Audit.bind(flags)
+	o.Changes.bind(flags)
 	flags.StringVar(&o.LogLevel, "log-level", "info", "debug, info or error")
 	flags.StringVar(&o.LogFormat, "log-format", "json", "json or text")
 	return command
 }
 
 func runGateway(ctx context.Context, o ProxyOptions, version string) error {
-	if err := errors.Join(checkLog(o.LogLevel, o.LogFormat), o.Audit.check()); err != nil {
+	if err := errors.Join(checkLog(o.LogLevel, o.LogFormat), o.Audit.check(), o.Changes.check()); err != nil {
 		return err
 	}
 	setLogger(o.LogLevel, o.LogFormat)
@@ -139,12 +141,16 @@ func addGateway(mgr ctrl.Manager, config *rest.Config, o ProxyOptions, hearing *
 	if err := o.Audit.tell(mgr, writer, log); err != nil {
 		return err
 	}
+	secrets, err := o.Audit.secrets()
+	if err != nil {
+		return err
+	}
 	listener, err := net.Listen("tcp", o.BindAddress)
 	if err != nil {
 		return fmt.Errorf("listen on --bind-address: %w", err)
 	}
 	door, err := gateway.New(gateway.Options{
-		Listener: listener, Certificate: certificate.Get, API: config, Hearing: hearing, Reader: mgr.GetClient(), Client: writer, Log: log,
+		Listener: listener, Certificate: certificate.Get, API: config, Hearing: hearing, Reader: mgr.GetClient(), Client: writer, Log: log, Secrets: secrets,
 		Replica: replicaName(), ReplicaUID: types.UID(os.Getenv("POD_UID")),
 		Registry: ctrlmetrics.Registry, Clock: clock.RealClock{}, Logger: ctrl.Log.WithName("gateway"),
 	})
@@ -153,6 +159,9 @@ func addGateway(mgr ctrl.Manager, config *rest.Config, o ProxyOptions, hearing *
 	}
 	if err := door.SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("set up the gateway: %w", err)
+	}
+	if err := o.Changes.serve(mgr, door, secrets[0]); err != nil {
+		return err
 	}
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return fmt.Errorf("add health check: %w", err)

@@ -22,6 +22,7 @@ type ReachOptions struct {
 	TLSServerName string
 	TLSSecret     string
 	TLSSelfMade   bool
+	Changes       bool
 }
 
 func (o *ReachOptions) bind(flags *pflag.FlagSet) {
@@ -30,6 +31,7 @@ func (o *ReachOptions) bind(flags *pflag.FlagSet) {
 	flags.StringVar(&o.TLSServerName, "gateway-tls-server-name", "", "name that the gateway's certificate bears, where it is not that of --gateway-server")
 	flags.StringVar(&o.TLSSecret, "gateway-tls-secret", "", "Secret in the operator's namespace with the gateway's certificate")
 	flags.BoolVar(&o.TLSSelfMade, "gateway-tls-self-made", false, "make that certificate and renew it: the Secret must exist")
+	flags.BoolVar(&o.Changes, "gateway-changes", false, "have the API server ask the gateway before an engineer changes something: make the certificate for that, and tell the API server its CA")
 }
 
 // address returns how engineers reach the gateway.
@@ -74,6 +76,11 @@ func (o *ReachOptions) addTo(mgr ctrl.Manager, now clock.Clock, counters *metric
 		}
 		if err := checkpoints.SetupWithManager(mgr); err != nil {
 			return fmt.Errorf("set up the keeping of checkpoints: %w", err)
+		}
+	}
+	if o.Changes {
+		if err := mgr.Add(&gateway.Webhook{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Clock: now}); err != nil {
+			return fmt.Errorf("set up the webhook of changes: %w", err)
 		}
 	}
 	if !o.TLSSelfMade {
