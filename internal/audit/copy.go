@@ -22,6 +22,8 @@ type Copy struct {
 	Path   string
 	Clock  clock.Clock
 	Logger logr.Logger
+	// Measures count what went wrong; nil for nobody.
+	Measures *Measures
 }
 
 // copyEvery is how long a copy may lag behind.
@@ -35,6 +37,7 @@ func (c *Copy) Start(ctx context.Context) error {
 	}
 	for {
 		if err := c.catchUp(ctx, to, &at); err != nil && ctx.Err() == nil {
+			c.Measures.CopyFailed()
 			c.Logger.Error(err, "The audit log could not be copied, and will be later", "path", c.Path, "from", at.seq+1)
 		}
 		timer := c.Clock.NewTimer(copyEvery)

@@ -25,6 +25,8 @@ type Ledger struct {
 	origin  string
 	clock   clock.PassiveClock
 	replica string
+
+	measures *Measures
 }
 
 // LedgerOptions are what a Ledger is opened with.
@@ -38,6 +40,8 @@ type LedgerOptions struct {
 	Clock clock.PassiveClock
 	// Replica is who writes.
 	Replica string
+	// Measures count what is written; nil for nobody.
+	Measures *Measures
 }
 
 // OpenLedger goes on with a log where it ended, or begins one. It is an error if what the store has is not what the last
@@ -47,7 +51,7 @@ func OpenLedger(ctx context.Context, o LedgerOptions) (*Ledger, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read how the audit log stands: %w", err)
 	}
-	l := &Ledger{queue: newQueue(), store: o.Store, origin: o.Origin, clock: o.Clock, replica: o.Replica}
+	l := &Ledger{queue: newQueue(), store: o.Store, origin: o.Origin, clock: o.Clock, replica: o.Replica, measures: o.Measures}
 	page := &page{tree: &chain.Tree{}}
 	if standing != nil {
 		if page, l.origin, err = check(standing); err != nil {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -39,6 +40,8 @@ type AuditOptions struct {
 	// Address is where it is read, Audience for whom a reader's token must be.
 	Address  string
 	Audience string
+
+	measures *audit.Measures
 }
 
 func (o *AuditOptions) bind(flags *pflag.FlagSet) {
@@ -93,6 +96,14 @@ type auditLog struct {
 	reader audit.Reader
 }
 
+// measure has what is written counted.
+func (o *AuditOptions) measure(registry prometheus.Registerer) (err error) {
+	if o.measures, err = audit.NewMeasures(registry); err != nil {
+		return fmt.Errorf("register metrics of the audit log: %w", err)
+	}
+	return nil
+}
+
 // open opens the log.
 func (o *AuditOptions) open(ctx context.Context, now clock.PassiveClock) (*auditLog, error) {
 	if o.Store == "" && o.Postgres.URL == "" {
@@ -143,7 +154,7 @@ func (o *AuditOptions) keep(mgr ctrl.Manager, log *auditLog, now clock.Clock) er
 	}
 	logger.Info("The audit log is open", "origin", log.ledger.Origin(), "publicKeys", log.ledger.PublicKeys())
 	if o.Lines != "" {
-		if err := mgr.Add(&audit.Copy{From: log.reader, Path: o.Lines, Clock: now, Logger: logger}); err != nil {
+		if err := mgr.Add(&audit.Copy{From: log.reader, Path: o.Lines, Clock: now, Logger: logger, Measures: o.measures}); err != nil {
 			return fmt.Errorf("set up the copy of the audit log: %w", err)
 		}
 	}
@@ -161,7 +172,7 @@ func (o *AuditOptions) ledger(ctx context.Context, store audit.Store, now clock.
 	if err != nil {
 		return nil, fmt.Errorf("read --audit-key: %w", err)
 	}
-	ledger, err := audit.OpenLedger(ctx, audit.LedgerOptions{Store: store, Origin: o.Origin, Key: key, Clock: now, Replica: replicaName()})
+	ledger, err := audit.OpenLedger(ctx, audit.LedgerOptions{Store: store, Origin: o.Origin, Key: key, Clock: now, Replica: replicaName(), Measures: o.measures})
 	if err != nil {
 		return nil, fmt.Errorf("open the audit log: %w", err)
 	}

@@ -74,6 +74,9 @@ func runGateway(ctx context.Context, o ProxyOptions, version string) error {
 	if err != nil {
 		return err
 	}
+	if err := o.Audit.measure(ctrlmetrics.Registry); err != nil {
+		return err
+	}
 	log, err := o.Audit.open(ctx, clock.RealClock{})
 	if err != nil {
 		return err
