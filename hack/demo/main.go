@@ -78,7 +78,11 @@ func up(ctx context.Context, dir string) error {
 }
 
 // pods are what runs of the operator.
-type pods struct{ controller, gateway *world.Operator }
+type pods struct {
+	controller, gateway *world.Operator
+	// address is the gateway's.
+	address string
+}
 
 // stop ends them.
 func (p pods) stop() error {
@@ -108,7 +112,7 @@ func startPods(ctx context.Context, cp *controlplane.ControlPlane, dir string, d
 	if err := p.controller.WaitReady(ctx); err != nil {
 		return p, errors.Join(err, p.stop())
 	}
-	options.IP = ip
+	options.IP, p.address = ip, ip
 	if p.gateway, err = world.OpenGateway(ctx, cp, installation, options); err != nil {
 		return p, errors.Join(err, p.stop())
 	}
@@ -118,6 +122,7 @@ func startPods(ctx context.Context, cp *controlplane.ControlPlane, dir string, d
 // values offer, besides what the chart offers, content for a case: until there are approvals a cluster admin chooses so.
 func values(ip string) map[string]any {
 	return world.GatewayValues(ip, map[string]any{
+		"gateway":      map[string]any{"audit": map[string]any{"origin": "demo.example/audit", "api": map[string]any{"enabled": true}}},
 		"offeredRoles": []any{"support-access-configuration", "support-access-diagnostics", "support-access-content"},
 		"defaultPolicy": map[string]any{"spec": map[string]any{
 			"transports": []any{"Gateway"},

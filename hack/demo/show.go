@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"supportaccess.dev/operator/hack/controlplane"
+	"supportaccess.dev/operator/hack/controlplane/gobuild"
 	"supportaccess.dev/operator/test/world"
 )
 
@@ -31,13 +31,17 @@ type stage struct {
 	started   time.Time
 	// kubeconfigs of the people: a cluster admin, an admin of the tenant's namespace, an engineer of the vendor.
 	cluster, tess, ana string
-	gateway            *world.Operator
+	// address is where the gateway is.
+	address string
 }
 
 // show does the main job and fails at the first step that does not do what it says.
 func show(ctx context.Context, root string) (err error) {
 	if _, err := controlplane.Build(ctx, say); err != nil {
 		return err
+	}
+	if err := gobuild.Program(ctx, "./cmd/kubectl-support_access", filepath.Join(root, "bin", "kubectl-support_access"), say); err != nil {
+		return fmt.Errorf("build the plugin: %w", err)
 	}
 	dir, err := os.MkdirTemp("", "support-access-demo-")
 	if err != nil {
@@ -62,7 +66,7 @@ func show(ctx context.Context, root string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, running.stop()) }()
-	s.gateway = running.gateway
+	s.address = running.address
 	for _, chapter := range []func(context.Context) error{s.product, s.grantAccess, s.useAccess, s.revoke, s.elevate, s.expire, s.records, s.audit} {
 		if err := chapter(ctx); err != nil {
 			return err
@@ -265,32 +269,44 @@ spec: {action: Revoke, target: {grant: case-4713}, reason: enough seen}
 	return name
 }
 
-// audit shows what the gateway has put on record.
+// gatewayName is the name that the gateway's certificate bears.
+const gatewayName = "support-access-gateway." + world.SystemNamespace + ".svc"
+
+// audit has an auditor read what is on record, and verify it.
 func (s *stage) audit(ctx context.Context) error {
-	s.title("Every request is on record, written before it went on")
-	content, err := s.gateway.AuditLines(ctx)
+	s.title("It is all on record, from who granted to how it ended: an auditor reads it, and verifies that nobody has changed it")
+	ca, err := s.output(ctx, s.cluster, "get", "secret", "support-access-gateway-tls", "-n", world.SystemNamespace, "-o", `jsonpath={.data.ca\.crt}`)
 	if err != nil {
-		return fmt.Errorf("read the audit log: %w", err)
+		return fmt.Errorf("read the gateway's CA: %w: %s", err, ca)
 	}
-	lines := strings.Split(strings.TrimSpace(string(content)), "\n")
-	for _, line := range lines[max(0, len(lines)-12):] {
-		entry := struct {
-			Stage, Verb, RequestURI, Engineer, Cause, Section string
-			Grant                                             struct{ Name string }
-			ResponseStatus                                    struct{ Code int }
-		}{}
-		if err := json.Unmarshal([]byte(line), &entry); err != nil {
-			return fmt.Errorf("read an entry of the audit log: %w", err)
+	decoded, err := base64.StdEncoding.DecodeString(ca)
+	if err != nil {
+		return fmt.Errorf("read the gateway's CA: %w", err)
+	}
+	if err := os.WriteFile(s.auditCA(), decoded, 0o600); err != nil {
+		return fmt.Errorf("write the gateway's CA: %w", err)
+	}
+	export := filepath.Join(s.dir, "audit.jsonl")
+	as := []string{"--service-account", "default/auditor", "--audit-server-name", gatewayName}
+	for _, step := range []struct {
+		want string
+		args []string
+	}{
+		{"created", []string{"create", "serviceaccount", "auditor", "-n", "default"}},
+		{"created", []string{"create", "clusterrolebinding", "auditor", "--clusterrole=support-access-viewer", "--serviceaccount=default:auditor"}},
+		{"granted", append([]string{"support-access", "audit", "-n", tenant, "--source", "support", "--limit", "0"}, as...)},
+		{"Written", append([]string{"support-access", "audit", "export", "-A", "--file", export}, as...)},
+		{"Intact: all", []string{"support-access", "audit", "verify", export, "--witness"}},
+	} {
+		if err := s.expect(ctx, s.cluster, step.want, step.args...); err != nil {
+			return err
 		}
-		say("            %-16s %-9s %-18s %-21s %-6s %3d %s %s", entry.Stage, entry.Grant.Name, entry.Engineer, entry.Section, entry.Verb, entry.ResponseStatus.Code, entry.RequestURI, entry.Cause)
 	}
-	report, err := s.gateway.VerifyAudit(ctx)
-	if err != nil {
-		return fmt.Errorf("verify the audit log: %w", err)
-	}
-	say("            %d entries, verified: all %d of the log are as they were written, under root %s", len(lines), report.Entries, report.Root)
 	return nil
 }
+
+// auditCA is the file with the CA by which the audit log's server is known.
+func (s *stage) auditCA() string { return filepath.Join(s.dir, "audit-ca.crt") }
 
 // shortGrant names an instant, because the default policy's menu of durations has nothing as short as a demo wants.
 const shortGrant = `apiVersion: supportaccess.dev/v1alpha1
@@ -363,7 +379,10 @@ func (s *stage) clock() string {
 // output runs kubectl and returns what it prints.
 func (s *stage) output(ctx context.Context, kubeconfig string, args ...string) (string, error) {
 	var out bytes.Buffer
-	command := exec.CommandContext(ctx, s.cp.Kubectl(), append([]string{"--kubeconfig", kubeconfig}, args...)...)
+	command := exec.CommandContext(ctx, s.cp.Kubectl(), args...)
+	// kubectl finds the plugin on the PATH, and hands the rest over to it.
+	command.Env = append(os.Environ(), "PATH="+filepath.Join(s.root, "bin")+":"+os.Getenv("PATH"), "KUBECONFIG="+kubeconfig,
+		"SUPPORT_ACCESS_AUDIT_SERVER=https://"+s.address+":9444", "SUPPORT_ACCESS_AUDIT_CA="+s.auditCA())
 	command.Stdout, command.Stderr = &out, &out
 	err := command.Run()
 	return strings.TrimSpace(out.String()), err
