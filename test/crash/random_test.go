@@ -367,6 +367,8 @@ func (c *course) play(steps int) {
 	c.rest()
 	c.step(400 * time.Hour)
 	c.rest()
+	// What had an end for so short a time has no copy yet.
+	c.run.rest()
 	s := c.look()
 	for key, record := range s.records {
 		if record.Status.EndTime == nil {
