@@ -271,8 +271,7 @@ func AddControllers(ctx context.Context, mgr ctrl.Manager, o Options, version st
 	if err := grants.SetupWithManager(ctx, mgr); err != nil {
 		return fmt.Errorf("set up the grant controller: %w", err)
 	}
-	decisions := &decision.Reconciler{Client: mgr.GetClient(), Live: live, Clock: now}
-	if err := decisions.SetupWithManager(mgr); err != nil {
+	if err := (&decision.Reconciler{Client: mgr.GetClient(), Live: live, Clock: now}).SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("set up the decision controller: %w", err)
 	}
 	keeper := &record.Reconciler{Client: mgr.GetClient(), Live: live, Clock: now, Retention: o.RecordRetention}

@@ -236,7 +236,9 @@ func (s *scene) follows(t *testing.T, account *corev1.ServiceAccount, args ...st
 	}()
 	t.Cleanup(func() {
 		cancel()
-		_ = <-f.ended
+		if err := <-f.ended; err == nil {
+			t.Error("it ended without a word")
+		}
 	})
 	return f
 }
