@@ -55,6 +55,9 @@ const (
 	EndEngineersRemoved  = "EngineersRemoved"
 	EndDenied            = "Denied"
 	EndRefused           = "Refused"
+	EndSwitchedOff       = "SwitchedOff"
+	EndSettingDeleted    = "SettingDeleted"
+	EndReplaced          = "Replaced"
 )
 
 // Types of transitions in a record, besides the ends above.

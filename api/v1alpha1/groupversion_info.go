@@ -28,6 +28,7 @@ func addKnownTypes(scheme *runtime.Scheme) error {
 		&SupportAccessDecision{}, &SupportAccessDecisionList{},
 		&SupportAccessPolicy{}, &SupportAccessPolicyList{},
 		&SupportAccessRecord{}, &SupportAccessRecordList{},
+		&SupportAccessSetting{}, &SupportAccessSettingList{},
 		&SupportAccessSession{}, &SupportAccessSessionList{},
 	)
 	metav1.AddToGroupVersion(scheme, GroupVersion)

@@ -114,6 +114,14 @@ type SupportAccessPolicySpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('[1-9]')",message="must be longer than zero"
 	MaxDuration Duration `json:"maxDuration,omitempty"`
 
+	// maxEnabled is how far ahead a setting's enabledUntil may lie: the limit of the grant of a setting, in place of
+	// maxDuration. The default is 720h.
+	//
+	// +optional
+	// +kubebuilder:default:="720h"
+	// +kubebuilder:validation:XValidation:rule="self.matches('[1-9]')",message="must be longer than zero"
+	MaxEnabled Duration `json:"maxEnabled,omitempty"`
+
 	// maxStartDelay is how far ahead startTime may lie. The default is 168h; 0s means that grants open at once.
 	//
 	// +optional

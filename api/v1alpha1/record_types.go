@@ -99,6 +99,11 @@ type SupportAccessRecordSpec struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=63
 	Policy string `json:"policy,omitempty"`
+
+	// settingRef is the setting because of which the operator made the grant. Empty means that somebody made it.
+	//
+	// +optional
+	SettingRef *SettingReference `json:"settingRef,omitempty"`
 }
 
 // RecordedGrant identifies one grant for ever.

@@ -327,7 +327,7 @@ func TestWhatIsLeftOutIsDefaulted(t *testing.T) {
 		"a grant's roles":  {grant["spec"].(object)["roles"], []any{"support-access-configuration", "support-access-diagnostics"}},
 		"a grant's status": {grant["status"], object{"observedGeneration": int64(-1)}},
 		"a policy": {policy["spec"], object{
-			"newGrants": "Allowed", "maxDuration": "168h", "maxStartDelay": "168h", "scopes": []any{"Namespaces"}, "serviceAccountGrants": "ExpirationTimeOnly",
+			"newGrants": "Allowed", "maxDuration": "168h", "maxEnabled": "720h", "maxStartDelay": "168h", "scopes": []any{"Namespaces"}, "serviceAccountGrants": "ExpirationTimeOnly",
 			"requirePublicKey":    "ElevatedRoles",
 			"protectedNamespaces": []any{"kube-system", "kube-public", "kube-node-lease"}, "roles": []any{object{"name": "r"}}, "transports": []any{"Direct"},
 			"sessions": object{"idleTimeout": "1h", "maxConnections": int64(32), "maxStreamBytes": int64(16777216)}, "handoverWindow": "24h",

@@ -23,6 +23,16 @@ spec:
   scope: {cluster: true}
   startTime: "2026-12-01T18:00:00+01:00"
   expirationTime: "2026-12-02T18:00:00-05:30"
+`, `
+apiVersion: supportaccess.dev/v1alpha1
+kind: SupportAccessGrant
+metadata: {name: setting-abc, namespace: mail-archive}
+spec:
+  reason: support access is switched on for this namespace
+  engineers: [{name: ana}]
+  expirationTime: "2026-12-31T18:00:00Z"
+  grantedBy: admin@customer.example
+  settingRef: {uid: 7d1e6f0e-0000-4000-8000-000000000005, generation: 3}
 `},
 	"SupportAccessDecision": {decisionSeed, `
 apiVersion: supportaccess.dev/v1alpha1
@@ -40,7 +50,13 @@ kind: SupportAccessDecision
 metadata: {name: deny-1, namespace: mail-archive}
 spec: {action: Deny, target: {request: wish-1}, reason: not now}
 `},
-	"SupportAccessPolicy":  {policySeed},
+	"SupportAccessPolicy": {policySeed},
+	"SupportAccessSetting": {settingSeed, `
+apiVersion: supportaccess.dev/v1alpha1
+kind: SupportAccessSetting
+metadata: {name: support-access, namespace: shop}
+spec: {engineers: [{name: cy}]}
+`},
 	"SupportAccessSession": {sessionSeed},
 	"SupportAccessRecord": {recordSeed, `
 apiVersion: supportaccess.dev/v1alpha1
@@ -49,8 +65,31 @@ metadata: {name: case-4712, namespace: mail-archive}
 spec:
   grant: {namespace: mail-archive, name: case-4712, uid: 7d1e6f0e-0000-4000-8000-000000000003, specDigest: "sha256:00"}
   scope: {cluster: true}
+  settingRef: {uid: 7d1e6f0e-0000-4000-8000-000000000005, generation: 3}
 `},
 }
+
+const settingSeed = `
+apiVersion: supportaccess.dev/v1alpha1
+kind: SupportAccessSetting
+metadata: {name: support-access, namespace: mail-archive}
+spec:
+  enabledUntil: "2026-12-31T18:00:00+01:00"
+  engineers:
+  - {name: ana@vendor.example, publicKey: age1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq}
+  roles: [support-access-configuration]
+  transport: Gateway
+  reason: the vendor looks after this archive
+  switchedBy: admin@customer.example
+status:
+  observedGeneration: 2
+  provenGeneration: 2
+  guardedSince: "2026-12-01T17:00:00Z"
+  grant: setting-abc
+  engineerNames: ana@vendor.example
+  conditions:
+  - {type: Ready, status: "True", reason: "On", message: it is on, lastTransitionTime: "2026-12-01T18:00:00Z", observedGeneration: 2}
+`
 
 const grantSeed = `
 apiVersion: supportaccess.dev/v1alpha1
@@ -123,6 +162,7 @@ spec:
   newGrants: Allowed
   durations: [24h, 72h, 168h]
   maxDuration: 168h
+  maxEnabled: 720h
   maxStartDelay: 0s
   roles:
   - {name: support-access-configuration}
@@ -274,6 +314,7 @@ func TestWhatTheBuildersBuildIsAccepted(t *testing.T) {
 				gen.NeverAllowing(v1alpha1.Rule{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"pods/log"}})),
 		},
 		"SupportAccessSession": {gen.Session(grant, "replica-1", gen.Epoch)},
+		"SupportAccessSetting": {gen.Setting(gen.Namespace), gen.Setting("shop", gen.SwitchedOff(), gen.SwitchedBy("ben"))},
 		"SupportAccessRecord": {
 			gen.Record(grant), gen.Record(gen.Grant("g", "n", gen.WithCluster(), gen.WithCase(""), gen.WithExpiration(gen.Epoch)), gen.Unprovisioned(),
 				gen.WithBinding("n", "b", gen.Content), gen.WithRules(gen.Content, "00"), gen.WithSpecDigest("x"), gen.WithRecordEnd(gen.Epoch, "Expired", "us"),

@@ -114,6 +114,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 		Watches(&v1alpha1.SupportAccessGrant{}, prioritized(r.grantsOfGrant)).
 		Watches(&v1alpha1.SupportAccessRecord{}, prioritized(r.grantsOfRecord)).
 		Watches(&v1alpha1.SupportAccessDecision{}, prioritized(r.grantsOfDecision)).
+		Watches(&v1alpha1.SupportAccessSetting{}, prioritized(r.grantsOfSetting)).
 		WatchesRawSource(unawaited{source.Kind(mgr.GetCache(), client.Object(&v1alpha1.SupportAccessPolicy{}), prioritized(r.allGrants))}).
 		Watches(&rbacv1.RoleBinding{}, prioritized(grantsOfChild)).
 		Watches(&rbacv1.ClusterRoleBinding{}, prioritized(grantsOfChild)).
@@ -214,6 +215,16 @@ func prioritized(m mapper) handler.EventHandler {
 
 // takesAway reports whether an object may mean that access is to be taken away.
 func takesAway(o client.Object) bool {
-	d, ok := o.(*v1alpha1.SupportAccessDecision)
-	return !o.GetDeletionTimestamp().IsZero() || ok && d.Spec.Action != v1alpha1.ActionApprove
+	if !o.GetDeletionTimestamp().IsZero() {
+		return true
+	}
+	switch o := o.(type) {
+	case *v1alpha1.SupportAccessDecision:
+		return o.Spec.Action != v1alpha1.ActionApprove
+	case *v1alpha1.SupportAccessSetting:
+		// Whatever was changed in it, the grant of before is over.
+		return true
+	default:
+		return false
+	}
 }

@@ -83,7 +83,7 @@ func (s *sight) ended() bool {
 func (r *Reconciler) glance(ctx context.Context, key types.NamespacedName) (*sight, error) {
 	now := r.Clock.Now()
 	s := &sight{key: key, now: now, until: access.Until(now.Add(passTime))}
-	for _, step := range []func(context.Context, *sight) error{r.seeGrant, r.seeRecord, r.seeDecisions} {
+	for _, step := range []func(context.Context, *sight) error{r.seeGrant, r.seeRecord, r.seeDecisions, r.glanceAtSetting} {
 		if err := step(ctx, s); err != nil {
 			return nil, err
 		}
@@ -120,8 +120,8 @@ func (r *Reconciler) observe(ctx context.Context, s *sight) error {
 	return nil
 }
 
-// endsBySurroundings are the ends that follow from policies, roles and namespaces.
-var endsBySurroundings = []string{v1alpha1.EndRefused, v1alpha1.EndPolicyForbids, v1alpha1.EndRoleWidened, v1alpha1.EndRoleDeleted, v1alpha1.EndNamespaceDeleted}
+// endsBySurroundings are the ends that follow from policies, roles, namespaces and a setting that is gone.
+var endsBySurroundings = []string{v1alpha1.EndRefused, v1alpha1.EndPolicyForbids, v1alpha1.EndRoleWidened, v1alpha1.EndRoleDeleted, v1alpha1.EndNamespaceDeleted, v1alpha1.EndSettingDeleted}
 
 // weigh looks at the policies, roles and namespaces of a grant and judges what they say of it.
 func (r *Reconciler) weigh(ctx context.Context, reader client.Reader, s *sight) error {
@@ -130,6 +130,9 @@ func (r *Reconciler) weigh(ctx context.Context, reader client.Reader, s *sight) 
 		return err
 	}
 	if err := r.seeRoles(ctx, reader, s); err != nil {
+		return err
+	}
+	if err := r.seeSetting(ctx, reader, s); err != nil {
 		return err
 	}
 	if err := r.seeOffered(ctx, s); err != nil {

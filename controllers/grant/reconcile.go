@@ -302,6 +302,7 @@ func (r *Reconciler) begin(ctx context.Context, s *sight, verdict lifecycle.Verd
 		found, err = r.ambientOf(groupCtx, places, s.now)
 		return err
 	})
+	group.Go(func() error { return r.seeSetting(groupCtx, r.Live, s) })
 	if err := group.Wait(); err != nil {
 		return err
 	}
@@ -342,6 +343,7 @@ func (r *Reconciler) lookAgain(ctx context.Context, s *sight) error {
 		s.decisions, err = decisionsFor(groupCtx, r.Live, s.key.Namespace)
 		return err
 	})
+	group.Go(func() error { return r.seeSetting(groupCtx, r.Live, s) })
 	if err := group.Wait(); err != nil {
 		return err
 	}

@@ -53,7 +53,7 @@ func newRecord(s *sight, verdict lifecycle.Verdict) *v1alpha1.SupportAccessRecor
 				SpecDigest: lifecycle.SpecDigest(spec), CreationTime: &created,
 			},
 			GrantedBy: spec.GrantedBy, Case: spec.Case, Reason: spec.Reason, Roles: spec.Roles, Scope: spec.Scope,
-			Transport: s.transport(), Policy: s.policies[s.key.Namespace].Name,
+			Transport: s.transport(), Policy: s.policies[s.key.Namespace].Name, SettingRef: spec.SettingRef,
 		},
 	}
 	for _, e := range spec.Engineers {

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base32"
 	"encoding/binary"
+	"strconv"
 	"strings"
 	"time"
 
@@ -84,6 +85,12 @@ func Username(grant v1alpha1.RecordedGrant, engineer string) string {
 // the gateway.
 func GatewayUsername(grant v1alpha1.RecordedGrant, engineer string) string {
 	return nameOf(v1alpha1.IdentityPrefix, grant.Namespace, grant.Name, string(grant.UID), engineer)
+}
+
+// SettingGrantName returns the name of the grant of one generation of a setting. No other generation, and no other setting,
+// has a grant of that name.
+func SettingGrantName(setting *v1alpha1.SupportAccessSetting) string {
+	return nameOf("setting-", setting.Namespace, string(setting.UID), strconv.FormatInt(setting.Generation, 10))
 }
 
 // BindingName returns the name of the binding of one role in one namespace, the empty one standing for the cluster.

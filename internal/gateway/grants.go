@@ -79,6 +79,7 @@ func (g *Grants) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&v1alpha1.SupportAccessGrant{}, handler.EnqueueRequestsFromMapFunc(ofGrant)).
 		Watches(&v1alpha1.SupportAccessRecord{}, handler.EnqueueRequestsFromMapFunc(ofRecord)).
 		Watches(&v1alpha1.SupportAccessDecision{}, handler.EnqueueRequestsFromMapFunc(g.ofDecision)).
+		Watches(&v1alpha1.SupportAccessSetting{}, handler.EnqueueRequestsFromMapFunc(g.ofSetting)).
 		Watches(&v1alpha1.SupportAccessPolicy{}, handler.EnqueueRequestsFromMapFunc(g.all)).
 		Watches(&rbacv1.ClusterRole{}, handler.EnqueueRequestsFromMapFunc(g.ofRole)).
 		Watches(&rbacv1.RoleBinding{}, binding).
@@ -186,6 +187,9 @@ func (g *Grants) see(ctx context.Context, key types.NamespacedName, now time.Tim
 		return nil, err
 	}
 	s.judge(now, inForce, gone)
+	if err := g.seeSetting(ctx, s, now); err != nil {
+		return nil, err
+	}
 	g.seeWithdrawn(s)
 	s.seeCredentials(now)
 	return s, nil
@@ -209,6 +213,22 @@ func (g *Grants) seeDecisions(ctx context.Context, s *standing) error {
 		}
 		s.facts.Decisions = append(s.facts.Decisions, list.Items...)
 	}
+	return nil
+}
+
+// seeSetting notes whether the setting because of which the grant was made still is as it was.
+func (g *Grants) seeSetting(ctx context.Context, s *standing, now time.Time) error {
+	grant := s.facts.Grant
+	if grant == nil || grant.Spec.SettingRef == nil {
+		return nil
+	}
+	setting := &v1alpha1.SupportAccessSetting{}
+	key := types.NamespacedName{Namespace: s.key.Namespace, Name: v1alpha1.SettingName}
+	setting, err := optional(setting, g.Reader.Get(ctx, key, setting))
+	if err != nil {
+		return fmt.Errorf("get setting %s: %w", key, err)
+	}
+	s.facts.World.Switched = lifecycle.EndBySetting(grant.Spec.SettingRef, setting, now)
 	return nil
 }
 
@@ -402,6 +422,13 @@ func (g *Grants) ofDecision(ctx context.Context, o client.Object) []reconcile.Re
 		return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: decision.Namespace, Name: name}}}
 	}
 	return g.all(ctx, o)
+}
+
+// ofSetting maps a setting to the grants of its namespace that were made because of one.
+func (g *Grants) ofSetting(_ context.Context, o client.Object) []reconcile.Request {
+	return g.those(func(s *standing) bool {
+		return s.key.Namespace == o.GetNamespace() && s.facts.Grant != nil && s.facts.Grant.Spec.SettingRef != nil
+	})
 }
 
 func (g *Grants) all(context.Context, client.Object) []reconcile.Request {

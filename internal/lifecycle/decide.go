@@ -93,7 +93,7 @@ func remaining(f Facts) []string {
 // person did comes before what time and rules did.
 func endOf(f Facts, v Verdict) *End {
 	for _, cause := range []func(Facts, Verdict) *End{
-		endedByUse, endedByNamespace, endedByDeletion, endedByDecision, endedByRemoval,
+		endedByUse, endedByNamespace, endedBySetting, endedByDeletion, endedByDecision, endedByRemoval,
 		endedByWithdrawal, endedByRole, endedByPolicy, endedByTime, endedByRefusal,
 	} {
 		if end := cause(f, v); end != nil {
@@ -125,6 +125,10 @@ func endedByNamespace(f Facts, v Verdict) *End {
 	}
 	return nil
 }
+
+// endedBySetting comes before the deletion: with a setting the garbage collector deletes the grants that were made because
+// of it.
+func endedBySetting(f Facts, _ Verdict) *End { return f.World.Switched }
 
 func endedByDeletion(f Facts, _ Verdict) *End {
 	if f.Grant != nil && f.Grant.DeletionTimestamp.IsZero() {

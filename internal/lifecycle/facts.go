@@ -44,6 +44,8 @@ type World struct {
 	LostCredentials []string
 	// GoneNamespaces are the namespaces of the grant's scope that are gone or going.
 	GoneNamespaces []string
+	// Switched is how the setting ends the grant that was made because of it, nil if it does not: EndBySetting says so.
+	Switched *End
 }
 
 // Withdrawal is a binding of an open grant that somebody deleted or changed.

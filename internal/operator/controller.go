@@ -36,6 +36,7 @@ import (
 	"supportaccess.dev/operator/controllers/grant"
 	"supportaccess.dev/operator/controllers/guard"
 	"supportaccess.dev/operator/controllers/record"
+	"supportaccess.dev/operator/controllers/setting"
 	"supportaccess.dev/operator/internal/access"
 	"supportaccess.dev/operator/internal/metrics"
 	"supportaccess.dev/operator/internal/records"
@@ -271,12 +272,8 @@ func AddControllers(ctx context.Context, mgr ctrl.Manager, o Options, version st
 	if err := grants.SetupWithManager(ctx, mgr); err != nil {
 		return fmt.Errorf("set up the grant controller: %w", err)
 	}
-	if err := (&decision.Reconciler{Client: mgr.GetClient(), Live: live, Clock: now}).SetupWithManager(mgr); err != nil {
-		return fmt.Errorf("set up the decision controller: %w", err)
-	}
-	keeper := &record.Reconciler{Client: mgr.GetClient(), Live: live, Clock: now, Retention: o.RecordRetention}
-	if err := keeper.SetupWithManager(mgr); err != nil {
-		return fmt.Errorf("set up the record controller: %w", err)
+	if err := addBesideGrants(mgr, o, watch); err != nil {
+		return err
 	}
 	if err := o.Gateway.addTo(mgr, now, counters); err != nil {
 		return err
@@ -286,6 +283,24 @@ func AddControllers(ctx context.Context, mgr ctrl.Manager, o Options, version st
 	}
 	if err := mgr.AddReadyzCheck("admission", func(*http.Request) error { return watch.Ready() }); err != nil {
 		return fmt.Errorf("add readiness check: %w", err)
+	}
+	return nil
+}
+
+// addBesideGrants registers the controllers of the kinds that lie beside grants.
+func addBesideGrants(mgr ctrl.Manager, o Options, watch *guard.Guard) error {
+	now, live := clock.RealClock{}, mgr.GetAPIReader()
+	settings := &setting.Reconciler{Client: mgr.GetClient(), Live: live, Clock: now, Admission: watch, Recorder: mgr.GetEventRecorder("support-access")}
+	if err := settings.SetupWithManager(mgr); err != nil {
+		return fmt.Errorf("set up the setting controller: %w", err)
+	}
+	decisions := &decision.Reconciler{Client: mgr.GetClient(), Live: live, Clock: now}
+	if err := decisions.SetupWithManager(mgr); err != nil {
+		return fmt.Errorf("set up the decision controller: %w", err)
+	}
+	keeper := &record.Reconciler{Client: mgr.GetClient(), Live: live, Clock: now, Retention: o.RecordRetention}
+	if err := keeper.SetupWithManager(mgr); err != nil {
+		return fmt.Errorf("set up the record controller: %w", err)
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ type limit func(askedCase, *v1alpha1.SupportAccessPolicy) field.ErrorList
 // limits are judged when a grant opens.
 var limits = []limit{
 	newGrants, protectedHome, protectedScope, offeredScope, offeredRoles, offeredTransport, pipelines,
-	longest, longestOfRole, menu, startDelay, elevatedCase, casePattern, engineerPattern, publicKeys,
+	longest, longestOfRole, menu, startDelay, elevatedCase, standingRoles, casePattern, engineerPattern, publicKeys,
 	neverAllow,
 }
 
@@ -29,6 +29,8 @@ const (
 	neverGiven = ", which support access never gives"
 	// defaultLimit is the default of maxDuration and of maxStartDelay.
 	defaultLimit = v1alpha1.Duration("168h")
+	// defaultEnabled is the default of maxEnabled.
+	defaultEnabled = v1alpha1.Duration("720h")
 )
 
 func newGrants(_ askedCase, p *v1alpha1.SupportAccessPolicy) field.ErrorList {
@@ -97,6 +99,13 @@ func pipelines(c askedCase, p *v1alpha1.SupportAccessPolicy) field.ErrorList {
 }
 
 func longest(c askedCase, p *v1alpha1.SupportAccessPolicy) field.ErrorList {
+	if c.spec.SettingRef != nil {
+		limit := p.Spec.MaxEnabled
+		if limit == "" {
+			limit = defaultEnabled
+		}
+		return c.exceeds(limit, "settings in "+named(p))
+	}
 	return c.exceeds(orDefault(p.Spec.MaxDuration), named(p))
 }
 
@@ -145,11 +154,19 @@ func startDelay(c askedCase, p *v1alpha1.SupportAccessPolicy) field.ErrorList {
 
 func elevatedCase(c askedCase, p *v1alpha1.SupportAccessPolicy) field.ErrorList {
 	elevated := c.elevatedIn(p)
-	if c.spec.Case != nil || len(elevated) == 0 {
+	if c.spec.Case != nil || c.spec.SettingRef != nil || len(elevated) == 0 {
 		return nil
 	}
 	return field.ErrorList{field.Forbidden(specPath.Child("case"), "is missing: "+list(elevated)+" is elevated in "+named(p)+
 		" and given for a case only: add spec.case.id")}
+}
+
+// standingRoles refuses elevated roles to settings: they are for one case, and a setting stands for none.
+func standingRoles(c askedCase, p *v1alpha1.SupportAccessPolicy) field.ErrorList {
+	if c.spec.SettingRef == nil {
+		return nil
+	}
+	return forbid(specPath.Child("roles"), c.elevatedIn(p), " is elevated in "+named(p)+": it is granted for a case, not by a setting")
 }
 
 // elevatedIn returns the grant's roles that a policy calls elevated.
@@ -163,9 +180,10 @@ func (c askedCase) elevatedIn(p *v1alpha1.SupportAccessPolicy) []string {
 	return elevated
 }
 
+// casePattern asks no case of a setting's grant: it stands for none.
 func casePattern(c askedCase, p *v1alpha1.SupportAccessPolicy) field.ErrorList {
 	pattern := p.Spec.CasePattern
-	if pattern == "" {
+	if pattern == "" || c.spec.SettingRef != nil {
 		return nil
 	}
 	whose := ", the casePattern of " + named(p)

@@ -27,6 +27,7 @@ var unreachable = []string{
 	"support-access-grant-stamp: spec.grantedBy: says who made the grant and never changes",
 	"support-access-decision-stamp: spec.decidedBy: says who decided and never changes",
 	"support-access-grant-bind: spec.roles: at most 4",
+	"support-access-setting-bind: spec.roles: at most 4",
 }
 
 var literal = regexp.MustCompile(`'([^']*)'`)

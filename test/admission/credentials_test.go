@@ -44,7 +44,7 @@ func TestTheOperatorAloneWritesCredentials(t *testing.T) {
 		{"pods", pod(v1alpha1.CredentialsNamespace)},
 	}
 	for _, o := range objects {
-		for _, who := range []*person{w.root, w.as(t, "system:serviceaccount:support-access-system:support-access-gateway")} {
+		for _, who := range []*person{w.root, w.as(t, fluxName)} {
 			refused(t, who.try(t, o.object), credentials,
 				"support-access-credentials: CREATE "+o.kind+" x by "+who.name+": the operator alone writes in this namespace")
 		}

@@ -102,6 +102,10 @@ func proofs() map[string]proof {
 		"support-access-grant-limits-named":       creating(&w.cara, grant(named, "x", stampedBy("cara"), lasting("23h"))),
 		"support-access-decision-stamp":           creating(&w.ana, decision(mail, decidedBy("bob"), finalized)),
 		"support-access-decision-verbs":           creating(&w.bob, decision(mail, decidedBy("bob"), finalized)),
+		"support-access-setting-stamp":            creating(&w.ana, setting(mail, switchedBy("bob"))),
+		"support-access-setting-bind":             creating(&w.bob, setting(mail, on(soon), switchedBy("bob"))),
+		"support-access-setting-limits":           creating(&w.cara, setting(mail, on(at(721*time.Hour)), switchedBy("cara"))),
+		"support-access-setting-grant":            w.grantOfSetting(stampedBy("mallory")),
 		"support-access-finalizers":               w.updateHeld(func(g *v1alpha1.SupportAccessGrant) { g.Finalizers = nil }),
 		"support-access-status":                   w.updateHeldStatus,
 		"support-access-records":                  w.labelUsed,
@@ -133,6 +137,7 @@ func proofs() map[string]proof {
 	for name, attempt := range map[string]func(context.Context) error{
 		"support-access-grant-stamp":        creating(&w.ana, grant(mail, "x")),
 		"support-access-decision-stamp":     creating(&w.ana, decision(mail, finalized)),
+		"support-access-setting-stamp":      creating(&w.cara, setting(frozen)),
 		"support-access-decision-finalizer": creating(&w.ana, decision(mail, decidedBy("ana"))),
 	} {
 		all["MutatingAdmissionPolicy "+name] = attempt
@@ -350,7 +355,9 @@ func TestTheCanaryIsRefusedByTheStampAlone(t *testing.T) {
 	honest := admission.CanaryGrant()
 	honest.Spec.GrantedBy = controllerName
 	taken(t, w.controller.try(t, honest))
-	refused(t, w.controllerCreates(t, honest), "support-access-grant-scope", "metadata.namespace: support-access-system belongs to the operator and takes no grants")
+	// In earnest the controller makes no such grant. Whoever else does is told that this is no place for one.
+	honest.Spec.GrantedBy = "cara"
+	refused(t, w.cara.try(t, honest), "support-access-grant-scope", "metadata.namespace: support-access-system belongs to the operator and takes no grants")
 	refused(t, w.controller.Create(t.Context(), admission.CanaryGrant(), client.DryRunAll), "support-access-grant-stamp",
 		`spec.grantedBy: "supportaccess.dev:canary" is not who makes this grant: leave it out, or write grantedBy: "`+controllerName+`"`)
 	if err := w.bob.Create(t.Context(), admission.CanaryGrant(), client.DryRunAll); admission.CanaryRefused(err) || !apierrors.IsForbidden(err) {

@@ -230,7 +230,7 @@ func TestAForgedCreationTimeDoesNotMoveTheClock(t *testing.T) {
 func TestTheOperatorsNamespacesAreOutOfReach(t *testing.T) {
 	const scope = "support-access-grant-scope"
 	for _, own := range []string{v1alpha1.SystemNamespace, v1alpha1.CredentialsNamespace} {
-		refused(t, w.controllerCreates(t, grant(own, "x")), scope, "metadata.namespace: "+own+" belongs to the operator and takes no grants")
+		refused(t, w.controllerCreates(t, grant(own, "x", expiring(inAnHour()), referring("x", 1))), scope, "metadata.namespace: "+own+" belongs to the operator and takes no grants")
 		refused(t, w.cara.try(t, grant(mail, "x", reaching(mail, own))), scope,
 			"spec.scope.namespaces: "+own+" belongs to the operator and is never in the scope of a grant")
 	}

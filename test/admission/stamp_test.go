@@ -281,6 +281,18 @@ func TestWithoutMutatingPoliciesTheLinesAreAskedFor(t *testing.T) {
 	refused(t, w.ana.try(t, decision(mail, decidedBy("ana"))), "support-access-decision-stamp",
 		"metadata.finalizers: is missing: add the line finalizers: [supportaccess.dev/decision]")
 
+	refused(t, w.ana.try(t, setting(mail)), "support-access-setting-stamp", `spec.switchedBy: is missing: add the line switchedBy: "ana"`)
+	taken(t, w.ana.try(t, setting(mail, switchedBy("ana"))))
+	s := setting(mail, switchedBy("ana"))
+	w.ana.make(t, s)
+	for what, patch := range map[string]string{
+		"spec.switchedBy: says who changed the setting and does not change without it": `{"spec":{"switchedBy":"bob"}}`,
+		`spec.switchedBy: "ana" is not who changes this setting`:                       `{"spec":{"reason":"another"}}`,
+	} {
+		refused(t, w.bob.merge(t, s.DeepCopy(), patch), "support-access-setting-stamp", what)
+	}
+	taken(t, w.bob.merge(t, s.DeepCopy(), `{"spec":{"reason":"another","switchedBy":"bob"}}`))
+
 	lines := strings.Replace(appliedGrant, "duration: 24h", "duration: 24h\n  grantedBy: ana", 1)
 	first, err := w.ana.applied(t, lines, "flux")
 	if err != nil {

@@ -176,7 +176,7 @@ func (w *world) applyFixture(ctx context.Context) error {
 	// Something for the guards to guard: made while there are no guards.
 	held := grant(shop, "held")
 	held.Finalizers = []string{v1alpha1.FinalizerGrant}
-	objects = append(objects, held, record(shop, "used"))
+	objects = append(objects, held, record(shop, "used"), setting(shop, on(at(10*time.Hour)), switchedBy("cara")))
 	objects = append(objects, roles()...)
 	objects = append(objects, holders()...)
 	for _, object := range objects {

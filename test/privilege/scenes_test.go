@@ -50,6 +50,7 @@ func (r *run) play(t *testing.T) {
 		{"an engineer is taken off a grant of the whole cluster, which is then deleted", r.wholeCluster},
 		{"a credential is handed over encrypted", r.encrypted},
 		{"roles that only a case opens are granted", r.elevated},
+		{"support access is switched on and off", r.switched},
 		{"a role widens", r.widens},
 		{"a role is missing, and then it is there", r.waitsForRole},
 		{"the namespace lets everybody do something anyway", r.ambient},
@@ -501,4 +502,29 @@ func (r *run) remember(t *testing.T) {
 			t.Errorf("kubectl %s says only %q", args, out)
 		}
 	}
+}
+
+// switched switches a namespace on, and off again.
+func (r *run) switched(t *testing.T) {
+	s := gen.SettingToApply(r.tenant(t), gen.SwitchedOn(time.Now().Add(time.Hour)))
+	r.create(t, s)
+	r.stands(t, s, v1alpha1.SettingOn)
+	if err := r.Admin.Patch(t.Context(), s, client.RawPatch(types.MergePatchType, []byte(`{"spec":{"enabledUntil":null}}`))); err != nil {
+		t.Fatal(err)
+	}
+	r.stands(t, s, v1alpha1.SettingOff)
+}
+
+// stands waits until a setting is in a state.
+func (r *run) stands(t *testing.T, s *v1alpha1.SupportAccessSetting, state string) {
+	t.Helper()
+	world.Eventually(t, "the setting of "+s.Namespace+" is "+state, func() error {
+		if err := r.Admin.Get(t.Context(), client.ObjectKeyFromObject(s), s); err != nil {
+			return err
+		}
+		if ready := apimeta.FindStatusCondition(s.Status.Conditions, v1alpha1.ConditionReady); ready == nil || ready.Reason != state {
+			return fmt.Errorf("it is %+v", ready)
+		}
+		return nil
+	})
 }
