@@ -278,6 +278,11 @@ func AddControllers(ctx context.Context, mgr ctrl.Manager, o Options, version st
 	if err := o.Gateway.addTo(mgr, now, counters); err != nil {
 		return err
 	}
+	return addChecks(mgr, watch)
+}
+
+// addChecks registers the health checks.
+func addChecks(mgr ctrl.Manager, watch *guard.Guard) error {
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return fmt.Errorf("add health check: %w", err)
 	}
