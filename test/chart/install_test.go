@@ -95,7 +95,7 @@ func (i *installation) everythingIsThere(t *testing.T) {
 	}
 	// What it leaves out the API server fills in.
 	shipped.Spec.Sessions = &v1alpha1.SessionLimits{IdleTimeout: "1h", MaxConnections: 32, MaxStreamBytes: 16 << 20}
-	shipped.Spec.HandoverWindow = "24h"
+	shipped.Spec.HandoverWindow, shipped.Spec.MaxEnabled = "24h", "720h"
 	if got, want := asJSON(t, policy.Spec), asJSON(t, shipped.Spec); got != want {
 		t.Errorf("the default policy is %s, want %s", got, want)
 	}
