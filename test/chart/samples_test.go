@@ -43,7 +43,7 @@ func (i *installation) samplesApply(t *testing.T) {
 
 	const adminName = "olga@customer.example"
 	admin := i.Kubeconfig(t, i.namespaceAdmin(t, sampleNamespace, adminName), sampleNamespace)
-	for _, name := range []string{"grant.yaml", "grant-scheduled.yaml", "grant-encrypted.yaml", "grant-gitops.yaml"} {
+	for _, name := range []string{"grant.yaml", "grant-scheduled.yaml", "grant-encrypted.yaml", "grant-gitops.yaml", "setting.yaml"} {
 		apply(admin, name)
 	}
 	apply(i.kubeconfig, "grant-namespaces.yaml")
