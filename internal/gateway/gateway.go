@@ -139,6 +139,7 @@ func (h *door) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 	decided := h.decide(r, x)
 	if err := h.recorder.Received(r.Context(), x, decided); err != nil {
 		h.counters.denied("record")
+		h.logger.Error(err, "What an engineer asks for cannot be put on record")
 		answer(w, unavailable("what you ask for could not be put on record, so it is not done"))
 		return
 	}

@@ -210,16 +210,20 @@ func (p *Process) Await(limit time.Duration) bool {
 	}
 }
 
-// Tail is the end of the program's log.
+// Tail is the end of the program's log, after the last errors before it: what went wrong is seldom what was said last.
 func (p *Process) Tail() string {
 	content, err := os.ReadFile(p.LogPath)
 	if err != nil {
 		return err.Error()
 	}
-	if len(content) > logTail {
-		content = content[len(content)-logTail:]
+	earlier, last := content[:max(0, len(content)-logTail)], content[max(0, len(content)-logTail):]
+	var wrong []byte
+	for line := range bytes.Lines(earlier) {
+		if bytes.Contains(line, []byte(`"level":"error"`)) {
+			wrong = append(wrong, line...)
+		}
 	}
-	return string(content)
+	return string(wrong[max(0, len(wrong)-logTail):]) + string(last)
 }
 
 // Alive tells whether pid still runs the program at path. A number that another program got since is not ours.

@@ -128,6 +128,11 @@ func (o Options) pool(ctx context.Context, connections int32, first string) (*pg
 		return nil, err
 	}
 	config.MaxConns = connections
+	// A server that was away for a moment has ended every connection. Who goes on with the log in a transaction sees that
+	// and takes another; who reads is given one that is asked first.
+	config.ShouldPing = func(_ context.Context, idle pgxpool.ShouldPingParams) bool {
+		return first == reading || idle.IdleDuration > time.Second
+	}
 	o.harden(config.ConnConfig, first)
 	config.BeforeConnect = func(_ context.Context, next *pgx.ConnConfig) error {
 		again, err := o.config()
