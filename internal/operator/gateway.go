@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -31,6 +32,7 @@ type ProxyOptions struct {
 	CertDir        string
 	MetricsAddress string
 	HealthAddress  string
+	ShutdownDelay  time.Duration
 	Audit          AuditOptions
 	Changes        ChangeOptions
 	LogLevel       string
@@ -53,6 +55,7 @@ func GatewayCommand(version string) *cobra.Command {
 	flags.StringVar(&o.CertDir, "tls-cert-dir", "/etc/support-access/tls", "folder with tls.crt and tls.key, read again when they change")
 	flags.StringVar(&o.MetricsAddress, "metrics-bind-address", ":8443", "address of the metrics, over TLS and for who may read them; 0 for none")
 	flags.StringVar(&o.HealthAddress, "health-probe-bind-address", ":8081", "address of /healthz and /readyz; 0 for none")
+	flags.DurationVar(&o.ShutdownDelay, "shutdown-delay", 0, "for how long it goes on, not ready any more, after it was told to stop; at most 20s")
 	o.Audit.bind(flags)
 	o.Changes.bind(flags)
 	flags.StringVar(&o.LogLevel, "log-level", "info", "debug, info or error")
@@ -61,7 +64,7 @@ func GatewayCommand(version string) *cobra.Command {
 }
 
 func runGateway(ctx context.Context, o ProxyOptions, version string) error {
-	if err := errors.Join(checkLog(o.LogLevel, o.LogFormat), o.Audit.check(), o.Changes.check()); err != nil {
+	if err := errors.Join(checkLog(o.LogLevel, o.LogFormat), o.checkDelay(), o.Audit.check(), o.Changes.check()); err != nil {
 		return err
 	}
 	setLogger(o.LogLevel, o.LogFormat)
@@ -87,12 +90,27 @@ func runGateway(ctx context.Context, o ProxyOptions, version string) error {
 	if err := addGateway(mgr, config, o, hearing, log); err != nil {
 		return err
 	}
+	if err := mgr.AddReadyzCheck("staying", staying(ctx)); err != nil {
+		return fmt.Errorf("add readiness check: %w", err)
+	}
 	ctrl.Log.Info("Starting", "version", version)
-	if err := mgr.Start(ctx); err != nil {
+	lasting, end := linger(ctx, o.ShutdownDelay, clock.RealClock{})
+	defer end()
+	if err := mgr.Start(lasting); err != nil {
 		return fmt.Errorf("run: %w", err)
 	}
 	if err := log.Close(); err != nil {
 		return fmt.Errorf("close the audit log: %w", err)
+	}
+	return nil
+}
+
+// maxShutdownDelay leaves time to end streams before the pod is killed, 30 s after it was told to stop.
+const maxShutdownDelay = 20 * time.Second
+
+func (o *ProxyOptions) checkDelay() error {
+	if o.ShutdownDelay < 0 || o.ShutdownDelay > maxShutdownDelay {
+		return fmt.Errorf("--shutdown-delay: %s is not between 0s and %s", o.ShutdownDelay, maxShutdownDelay)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -28,6 +29,8 @@ type worker struct {
 	method, path string
 	// pause is how long it rests after each request.
 	pause time.Duration
+	// anew says that each request has a connection of its own.
+	anew bool
 
 	mu sync.Mutex
 	// ids are the requests that were answered, failed what went wrong.
@@ -70,6 +73,9 @@ func (w *worker) ask(ctx context.Context) (id string, err error) {
 		return "", err
 	}
 	r.Header.Set("Content-Type", inMerge)
+	if w.anew {
+		defer w.client.CloseIdleConnections()
+	}
 	response, err := w.client.Do(r)
 	if err != nil {
 		return "", err
@@ -147,6 +153,66 @@ func TestAReplicaIsReplacedUnderLoadAndNoRequestFailsAndEachIsOnRecord(t *testin
 		}
 	}
 	t.Logf("%d requests were answered", answered)
+}
+
+// TestAReplicaThatIsToldToStopServesWhoeverIsStillSentToIt is what happens in a cluster: that a pod stops reaches the proxies of
+// the Service after the pod itself.
+func TestAReplicaThatIsToldToStopServesWhoeverIsStillSentToIt(t *testing.T) {
+	s := newScene(t)
+	g := s.grants(t, "case-told", gen.WithRoles(gen.Configuration))
+	ip, err := world.GatewayIP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	patient := *s.installation
+	patient.Manifest = bytes.ReplaceAll(patient.Manifest, []byte("--shutdown-delay=0s"), []byte("--shutdown-delay=10s"))
+	stops := s.StartGateway(t, &patient, ip)
+	b := g.balances(t, time.Minute)
+	stays := b.target()
+	b.turns(strings.Replace(stays, theInstallation.ip, ip, 1))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var workers []*worker
+	var group sync.WaitGroup
+	for range 4 {
+		behind := g.by(t, b.address)
+		w := &worker{client: behind.client(t), method: http.MethodGet, path: behind.host(t) + ofConfigMaps + "/imap", anew: true}
+		workers = append(workers, w)
+		group.Go(func() { w.works(ctx) })
+	}
+	haveDone(t, workers, 5)
+	stopped := make(chan error, 1)
+	go func() { stopped <- stops.Stop() }()
+	world.Eventually(t, "the replica says that it is not ready", func() error { return notReady(t.Context(), stops) })
+	haveDone(t, workers, 10)
+	b.turns(stays)
+	if err := <-stopped; err != nil {
+		t.Fatal(err)
+	}
+	haveDone(t, workers, 5)
+	cancel()
+	group.Wait()
+	for _, w := range workers {
+		for _, failure := range w.failed {
+			t.Error(failure)
+		}
+	}
+}
+
+func notReady(ctx context.Context, pod *world.Operator) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, pod.ReadyURL(), http.NoBody)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return err
+	}
+	_ = response.Body.Close()
+	if response.StatusCode == http.StatusOK {
+		return errors.New("it says that it is ready")
+	}
+	return nil
 }
 
 // haveDone waits until each has done so much more.

@@ -38,7 +38,7 @@ func GatewayIP() (string, error) {
 // GatewayValues are the values of a chart whose gateway is reached at an address.
 func GatewayValues(address string, values map[string]any) map[string]any {
 	base := map[string]any{
-		"gateway": map[string]any{"enabled": true, "server": fmt.Sprintf("https://%s:%d", address, gatewayPort)},
+		"gateway": map[string]any{"enabled": true, "shutdownDelay": "0s", "server": fmt.Sprintf("https://%s:%d", address, gatewayPort)},
 	}
 	return merge(base, values)
 }
