@@ -80,8 +80,14 @@ func (g *grantInTest) get(t testing.TB) (*v1alpha1.SupportAccessGrant, error) {
 // is waits until the grant is in a state, and returns it as it is then.
 func (g *grantInTest) is(t testing.TB, state string) *v1alpha1.SupportAccessGrant {
 	t.Helper()
+	return g.isWithin(t, time.Minute, state)
+}
+
+// isWithin waits for longer, where there is much to do.
+func (g *grantInTest) isWithin(t testing.TB, limit time.Duration, state string) *v1alpha1.SupportAccessGrant {
+	t.Helper()
 	var found *v1alpha1.SupportAccessGrant
-	world.Eventually(t, fmt.Sprintf("grant %s is %s", g, state), func() error {
+	world.EventuallyWithin(t, limit, fmt.Sprintf("grant %s is %s", g, state), func() error {
 		object, err := g.get(t)
 		if err != nil {
 			return err

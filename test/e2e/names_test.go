@@ -64,7 +64,8 @@ func TestTheWidestGrantOpensAndEndsWhole(t *testing.T) {
 	}
 	roles := []string{gen.Configuration, gen.Diagnostics, gen.Operate, gen.Content}
 	g := tn.grants(t, theGrant, gen.WithScope(scope...), gen.WithEngineers(engineers...), gen.WithRoles(roles...))
-	object := g.is(t, v1alpha1.StateActive)
+	// Two hundred and fifty-six bindings take as many passes as they take; on a busy machine that is more than a minute.
+	object := g.isWithin(t, 4*time.Minute, v1alpha1.StateActive)
 	if len(object.Status.Engineers) != 16 {
 		t.Errorf("the status names %d engineers", len(object.Status.Engineers))
 	}

@@ -245,7 +245,13 @@ func (w *World) Apply(t testing.TB, kubeconfig, manifest string) error {
 // Eventually waits until a condition holds: until it returns no error. What it returned last explains a failure.
 func Eventually(t testing.TB, what string, condition func() error) {
 	t.Helper()
-	deadline := time.NewTimer(eventuallyTimeout)
+	EventuallyWithin(t, eventuallyTimeout, what, condition)
+}
+
+// EventuallyWithin waits for longer, or less long, than Eventually.
+func EventuallyWithin(t testing.TB, limit time.Duration, what string, condition func() error) {
+	t.Helper()
+	deadline := time.NewTimer(limit)
 	defer deadline.Stop()
 	ticker := time.NewTicker(eventuallyEvery)
 	defer ticker.Stop()
@@ -256,7 +262,7 @@ func Eventually(t testing.TB, what string, condition func() error) {
 		}
 		select {
 		case <-deadline.C:
-			t.Fatalf("not within %s: %s: %v", eventuallyTimeout, what, err)
+			t.Fatalf("not within %s: %s: %v", limit, what, err)
 		case <-t.Context().Done():
 			t.Fatalf("the test ended before: %s: %v", what, err)
 		case <-ticker.C:
