@@ -1,14 +1,16 @@
 package gateway
 
 import (
-	"bytes"
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
@@ -28,7 +30,7 @@ const (
 )
 
 // Webhook makes the certificate by which the API server knows the gateway where it asks about changes, and puts its CA
-// where the API server looks for it. Until it has, engineers change nothing.
+// where the API server looks for it, with the path that nobody else knows. Until it has, engineers change nothing.
 type Webhook struct {
 	// Client writes the configuration and the Secret.
 	Client client.Client
@@ -73,18 +75,19 @@ func (w *Webhook) Keep(ctx context.Context) error {
 	if err := w.Live.Get(ctx, client.ObjectKey{Name: ChangesWebhook}, configuration); err != nil {
 		return fmt.Errorf("get ValidatingWebhookConfiguration %s: %w", ChangesWebhook, err)
 	}
-	changed := false
+	before := configuration.DeepCopy()
 	for i := range configuration.Webhooks {
 		to := &configuration.Webhooks[i].ClientConfig
-		if !bytes.Equal(to.CABundle, secret.Data[access.KeyCA]) {
-			to.CABundle, changed = secret.Data[access.KeyCA], true
+		to.CABundle = secret.Data[access.KeyCA]
+		if to.Service != nil && to.Service.Path != nil && strings.HasPrefix(*to.Service.Path, access.ActsPath) {
+			to.Service.Path = ptr.To(access.PathOfActs(secret.Data[corev1.TLSPrivateKeyKey]))
 		}
 	}
-	if !changed {
+	if equality.Semantic.DeepEqual(before, configuration) {
 		return nil
 	}
 	if err := w.Client.Update(ctx, configuration); err != nil {
-		return fmt.Errorf("name the CA in ValidatingWebhookConfiguration %s: %w", ChangesWebhook, err)
+		return fmt.Errorf("name the CA and the path in ValidatingWebhookConfiguration %s: %w", ChangesWebhook, err)
 	}
 	log.FromContext(ctx).Info("The API server can ask the gateway about changes")
 	return nil

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net/http"
+	"os"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -36,6 +37,15 @@ func (c *Certificate) Get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) 
 		return nil, errNoCertificate
 	}
 	return watcher.GetCertificate(hello)
+}
+
+// Key returns the certificate's key as it lies in the folder, nothing while there is none.
+func (c *Certificate) Key() []byte {
+	key, err := os.ReadFile(filepath.Join(c.Dir, corev1.TLSPrivateKeyKey))
+	if err != nil {
+		return nil
+	}
+	return key
 }
 
 // Ready fails while there is no certificate.

@@ -35,6 +35,8 @@ type reviews struct {
 	replica  string
 	counters *counters
 	logger   logr.Logger
+	// key returns the key of the webhook's certificate, nothing while there is none.
+	key func() []byte
 	// turns has an item for each review that is being read: they may be large.
 	turns chan struct{}
 }
@@ -49,12 +51,13 @@ const (
 	reviewTime = 4 * time.Second
 )
 
-// Reviews returns who answers the API server's questions about changes.
-func (g *Gateway) Reviews(masker *changes.Masker) http.Handler {
+// Reviews returns who answers the API server's questions about changes. By the key of the webhook's certificate it knows who
+// tells of acts.
+func (g *Gateway) Reviews(masker *changes.Masker, key func() []byte) http.Handler {
 	g.journal.changes.Store(true)
 	return &reviews{
 		grants: g.grants, seal: g.seal, masker: masker, log: g.options.Log, clock: g.options.Clock, replica: g.options.Replica,
-		counters: g.counters, logger: g.options.Logger, turns: make(chan struct{}, maxTurns),
+		counters: g.counters, logger: g.options.Logger, key: key, turns: make(chan struct{}, maxTurns),
 	}
 }
 
@@ -69,7 +72,12 @@ func (v *reviews) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "too many reviews at once", http.StatusServiceUnavailable)
 		return
 	}
-	if r.Method != http.MethodPost || r.URL.Path != ReviewsPath {
+	answer := v.answer
+	switch {
+	case r.Method == http.MethodPost && r.URL.Path == ReviewsPath:
+	case r.Method == http.MethodPost && access.IsPathOfActs(r.URL.Path, v.key()):
+		answer = v.acts
+	default:
 		http.NotFound(w, r)
 		return
 	}
@@ -78,7 +86,7 @@ func (v *reviews) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "it is no AdmissionReview", http.StatusBadRequest)
 		return
 	}
-	review.Response = v.answer(ctx, review.Request)
+	review.Response = answer(ctx, review.Request)
 	review.Request = nil
 	w.Header().Set("Content-Type", "application/json")
 	if err := json.NewEncoder(w).Encode(review); err != nil {

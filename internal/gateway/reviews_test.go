@@ -29,8 +29,11 @@ func reviewing(t *testing.T) (*world, http.Handler) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return w, w.gateway.Reviews(masker)
+	return w, w.gateway.Reviews(masker, func() []byte { return []byte(webhookKey) })
 }
+
+// webhookKey stands for the key of the webhook's certificate.
+const webhookKey = "a key"
 
 // aReview is what the API server asks when an engineer of a grant changes a ConfigMap.
 func (w *world) aReview(g *granted) *admissionv1.AdmissionRequest {
@@ -48,12 +51,18 @@ func (w *world) aReview(g *granted) *admissionv1.AdmissionRequest {
 
 func asked(t *testing.T, h http.Handler, r *admissionv1.AdmissionRequest) *admissionv1.AdmissionResponse {
 	t.Helper()
+	return told(t, h, ReviewsPath, r)
+}
+
+// told is asked, at a path.
+func told(t *testing.T, h http.Handler, path string, r *admissionv1.AdmissionRequest) *admissionv1.AdmissionResponse {
+	t.Helper()
 	body, err := json.Marshal(admissionv1.AdmissionReview{Request: r})
 	if err != nil {
 		t.Fatal(err)
 	}
 	recorded := httptest.NewRecorder()
-	h.ServeHTTP(recorded, httptest.NewRequestWithContext(t.Context(), http.MethodPost, ReviewsPath, bytes.NewReader(body)))
+	h.ServeHTTP(recorded, httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, bytes.NewReader(body)))
 	answered := &admissionv1.AdmissionReview{}
 	if err := json.Unmarshal(recorded.Body.Bytes(), answered); err != nil || answered.Response == nil || answered.Response.UID != r.UID {
 		t.Fatalf("answered %d %s: %v", recorded.Code, recorded.Body, err)

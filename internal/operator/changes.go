@@ -65,7 +65,7 @@ func (o *ChangeOptions) serve(mgr ctrl.Manager, door *gateway.Gateway, secret []
 		Name:     "changes",
 		Listener: tls.NewListener(listener, &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate.Get, NextProtos: []string{"h2", "http/1.1"}}),
 		Server: &http.Server{
-			Handler: door.Reviews(masker), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+			Handler: door.Reviews(masker, certificate.Key), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
 			MaxHeaderBytes: 64 << 10, ErrorLog: stdlog.New(io.Discard, "", 0),
 		},
 	}
