@@ -13,6 +13,8 @@ const (
 
 	// AnnotationGrantUID is the UID of the grant for which the operator made an object. Without it an object is not ours.
 	AnnotationGrantUID = "supportaccess.dev/grant-uid"
+	// AnnotationSection on a CustomResourceDefinition says in which section of the audit log what is done to its objects is.
+	AnnotationSection = "supportaccess.dev/section"
 	// AnnotationEngineer is the engineer for whom the operator made an object.
 	AnnotationEngineer = "supportaccess.dev/engineer"
 

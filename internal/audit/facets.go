@@ -84,7 +84,7 @@ func ResourceName(object *auditv1.ObjectReference) string {
 
 func outcomeOf(e *Entry) Outcome {
 	switch {
-	case e.Type == TypeChange:
+	case e.Type == TypeChange, e.Type == TypeAct:
 		return OutcomeAttempted
 	case e.Type != TypeRequest:
 		return OutcomeSucceeded

@@ -9,7 +9,11 @@ import (
 // TypeLifecycle is that something happened to a grant, or to what grants may be: nobody's request, but what became of it.
 const TypeLifecycle Type = "Lifecycle"
 
-// Happening is what happened to a grant, a decision or a policy. With type Lifecycle.
+// TypeAct is that somebody asked the API server to delete what is support access's, or to change a policy. Whether it came to
+// that, entries of type Lifecycle say.
+const TypeAct Type = "Act"
+
+// Happening is what happened to a grant, a decision or a policy. With types Lifecycle and Act.
 type Happening struct {
 	// What happened, in one word.
 	What string `json:"what"`

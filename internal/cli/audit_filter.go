@@ -29,7 +29,7 @@ func (f *filter) bind(flags *pflag.FlagSet) {
 		"resource": "only this resource, such as pods/exec or deployments.apps",
 		"outcome":  "only what came to this: " + strings.Join(outcomeWords(), ", "),
 		"source":   audit.Source + " for what support did and what became of grants, " + audit.SourceLog + " for what was done with the log",
-		"type":     "only this type: " + string(audit.TypeLifecycle) + " for what became of grants",
+		"type":     "only this type: " + string(audit.TypeLifecycle) + " for what became of grants, " + string(audit.TypeAct) + " for who asked to delete one",
 		"text":     "only with this in the URI, the command, the cause or the message",
 	} {
 		f.words[name] = flags.String(name, "", usage)

@@ -38,7 +38,8 @@ func (v *reviews) act(r *admissionv1.AdmissionRequest) *audit.Entry {
 		Message: fmt.Sprintf("%s asked to %s %s", r.UserInfo.Username, strings.ToLower(string(r.Operation)), strings.TrimSuffix(r.Resource.Resource+" "+object.Name, " ")),
 	}
 	e := audit.Lifecycle(happened, *object, nil, now)
-	e.Verb, e.Replica, e.Grant = strings.ToLower(string(r.Operation)), v.replica, grantOf(r)
+	e.Type, e.Grant = audit.TypeAct, grantOf(r)
+	e.Verb, e.Replica = strings.ToLower(string(r.Operation)), v.replica
 	e.User.UID, e.User.Groups = r.UserInfo.UID, r.UserInfo.Groups
 	return e
 }

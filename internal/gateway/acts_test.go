@@ -43,7 +43,7 @@ func TestWhoDeletesAGrantOrItsBindingIsPutDown(t *testing.T) {
 			t.Fatalf("there are %d entries", len(entries))
 		}
 		e := entries[i]
-		if e.Type != audit.TypeLifecycle || e.Happened.What != "DeletionAsked" || e.Happened.By != "tess@customer.example" || e.Verb != "delete" {
+		if e.Type != audit.TypeAct || e.Happened.What != "DeletionAsked" || e.Happened.By != "tess@customer.example" || e.Verb != "delete" {
 			t.Errorf("the entry is of type %q, verb %q, and says %+v", e.Type, e.Verb, e.Happened)
 		}
 		if e.User.UID != "u-tess" || !slices.Equal(e.User.Groups, []string{"admins"}) {

@@ -33,14 +33,16 @@ type journal struct {
 	// ends has an item for each end of a read that is under way to the log. Where it is full the client waits.
 	ends chan struct{}
 	once sync.Once
+	// sections are those of products' own kinds.
+	sections *sections
 	// changes says that each change is on record, too: then the end of a request says what became of them.
 	changes atomic.Bool
 }
 
 const maxEnds = 1024
 
-func newJournal(log audit.Log, clock clock.PassiveClock, replica string, logger logr.Logger) *journal {
-	return &journal{log: log, clock: clock, replica: replica, logger: logger, ends: make(chan struct{}, maxEnds)}
+func newJournal(log audit.Log, clock clock.PassiveClock, replica string, logger logr.Logger, sections *sections) *journal {
+	return &journal{log: log, clock: clock, replica: replica, logger: logger, sections: sections, ends: make(chan struct{}, maxEnds)}
 }
 
 // flush returns when every end is on record, or could not be. What ends later is waited for where it ends.
@@ -159,6 +161,7 @@ func (j *journal) entry(x *exchange) *audit.Entry {
 			Resource: x.info.Resource, Subresource: x.info.Subresource, Namespace: x.info.Namespace, Name: x.info.Name,
 			APIGroup: x.info.APIGroup, APIVersion: x.info.APIVersion,
 		}
+		entry.Section = j.sections.find(x.info.APIGroup, x.info.Resource)
 	}
 	return entry
 }

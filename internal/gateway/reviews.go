@@ -35,6 +35,7 @@ type reviews struct {
 	replica  string
 	counters *counters
 	logger   logr.Logger
+	sections *sections
 	// key returns the key of the webhook's certificate, nothing while there is none.
 	key func() []byte
 	// turns has an item for each review that is being read: they may be large.
@@ -57,7 +58,7 @@ func (g *Gateway) Reviews(masker *changes.Masker, key func() []byte) http.Handle
 	g.journal.changes.Store(true)
 	return &reviews{
 		grants: g.grants, seal: g.seal, masker: masker, log: g.options.Log, clock: g.options.Clock, replica: g.options.Replica,
-		counters: g.counters, logger: g.options.Logger, key: key, turns: make(chan struct{}, maxTurns),
+		counters: g.counters, logger: g.options.Logger, sections: g.sections, key: key, turns: make(chan struct{}, maxTurns),
 	}
 }
 
@@ -190,6 +191,7 @@ func (v *reviews) entry(r *admissionv1.AdmissionRequest, s *standing) (*audit.En
 		Case:    s.caseID,
 		Replica: v.replica,
 		Change:  changed,
+		Section: v.sections.find(r.Resource.Group, r.Resource.Resource),
 	}, nil
 }
 

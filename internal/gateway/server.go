@@ -12,6 +12,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
@@ -58,6 +59,7 @@ type Gateway struct {
 	connections *connections
 	sessions    *sessions
 	journal     *journal
+	sections    *sections
 	counters    *counters
 	probe       *probe
 	seal        *seal
@@ -83,7 +85,10 @@ func New(o Options) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Gateway{options: o, connections: newConnections(o.Clock), journal: newJournal(o.Log, o.Clock, o.Replica, o.Logger)}
+	g := &Gateway{
+		options: o, connections: newConnections(o.Clock), sections: &sections{reader: o.Reader, of: map[schema.GroupResource]audit.Section{}},
+	}
+	g.journal = newJournal(o.Log, o.Clock, o.Replica, o.Logger, g.sections)
 	g.sessions = &sessions{
 		client: o.Client, clock: o.Clock, replica: o.Replica, owner: ownerOf(o.Replica, o.ReplicaUID), presenceOf: g.connections.presenceOf, endedOf: g.connections.endedOf,
 	}
@@ -123,6 +128,9 @@ func ownerOf(pod string, uid types.UID) []metav1.OwnerReference {
 func (g *Gateway) SetupWithManager(mgr ctrl.Manager) error {
 	if err := g.grants.SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("watch grants: %w", err)
+	}
+	if err := g.sections.SetupWithManager(mgr); err != nil {
+		return fmt.Errorf("watch definitions: %w", err)
 	}
 	return mgr.Add(g)
 }

@@ -40,11 +40,12 @@ func (b *bench) expireAtOnce(ctx context.Context, o options) error {
 	// Few open at once, and the more bindings there are, the longer each takes.
 	margin := 15*time.Second + time.Duration(o.storm)*300*time.Millisecond
 	for round := 0; round < o.storms; {
-		bare, err := b.deleteBare(ctx, round, o.storm)
+		deleteBare, err := b.makeBare(ctx, round, o.storm)
 		if err != nil {
 			return err
 		}
-		gone, err := b.expireOnce(ctx, fmt.Sprintf("expire-%d-%d-", round, margin/time.Second), o.storm, time.Now().Add(margin).Truncate(time.Second))
+		gone, bare, err := b.expireOnce(ctx, fmt.Sprintf("expire-%d-%d-", round, margin/time.Second), o.storm,
+			time.Now().Add(margin).Truncate(time.Second), deleteBare)
 		if errors.Is(err, errTooLate) && margin < patience*4 {
 			margin *= 2
 			continue
@@ -67,15 +68,16 @@ func (b *bench) expireAtOnce(ctx context.Context, o options) error {
 // errTooLate says that grants were not yet open when they were to expire.
 var errTooLate = errors.New("they were not all active in time")
 
-// expireOnce applies grants that all end at one instant, and says how long after it each of their bindings was gone.
-func (b *bench) expireOnce(ctx context.Context, prefix string, n int, end time.Time) (sample, error) {
+// expireOnce applies grants that all end at one instant, and says how long after it each of their bindings was gone. When
+// all are open the bare client deletes its own: both have the same cluster to deal with.
+func (b *bench) expireOnce(ctx context.Context, prefix string, n int, end time.Time, deleteBare func(context.Context) (sample, error)) (late, bare sample, err error) {
 	if err := each(ctx, n, func(ctx context.Context, i int) error {
 		grant := newGrant(fmt.Sprintf("%s%d", prefix, i), "")
 		at := metav1.NewTime(end)
 		grant.Spec.ExpirationTime = &at
 		return b.tess.Create(ctx, grant)
 	}); err != nil {
-		return nil, fmt.Errorf("apply grants: %w", err)
+		return nil, nil, fmt.Errorf("apply grants: %w", err)
 	}
 	// Two seconds before the end nothing but the waiting is under way, as for the bare client.
 	inTime, cancel := context.WithDeadline(ctx, end.Add(-2*time.Second))
@@ -83,23 +85,30 @@ func (b *bench) expireOnce(ctx context.Context, prefix string, n int, end time.T
 	if err := b.untilActive(inTime, prefix, n); err != nil {
 		if inTime.Err() != nil && ctx.Err() == nil {
 			say("  %v", err)
-			return nil, errors.Join(errTooLate, b.untilReleased(ctx, prefix))
+			return nil, nil, errors.Join(errTooLate, b.untilReleased(ctx, prefix))
 		}
-		return nil, err
+		return nil, nil, err
+	}
+	if bare, err = deleteBare(inTime); err != nil {
+		if inTime.Err() != nil && ctx.Err() == nil {
+			return nil, nil, errors.Join(errTooLate, b.untilReleased(ctx, prefix))
+		}
+		return nil, nil, err
 	}
 	gone, err := b.watchDeletions(ctx, prefix)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	late, err := gone(n*len(roles), end)
+	late, err = gone(n*len(roles), end)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return late, b.untilReleased(ctx, prefix)
+	return late, bare, b.untilReleased(ctx, prefix)
 }
 
-// deleteBare deletes as many bindings as the grants have, with the operator's concurrency, and says when each was gone.
-func (b *bench) deleteBare(ctx context.Context, round, n int) (sample, error) {
+// makeBare makes as many bindings as the grants have. What it returns deletes them with the operator's concurrency, and says
+// when each was gone.
+func (b *bench) makeBare(ctx context.Context, round, n int) (func(context.Context) (sample, error), error) {
 	prefix := fmt.Sprintf("bare-%d-", round)
 	binding := func(i int) *rbacv1.RoleBinding {
 		return bareBinding(fmt.Sprintf("%s%d", prefix, i/len(roles)), roles[i%len(roles)])
@@ -110,15 +119,17 @@ func (b *bench) deleteBare(ctx context.Context, round, n int) (sample, error) {
 	}); err != nil {
 		return nil, fmt.Errorf("create bindings: %w", err)
 	}
-	gone, err := b.watchDeletions(ctx, prefix)
-	if err != nil {
-		return nil, err
-	}
-	started := time.Now()
-	if err := each(ctx, n, func(ctx context.Context, i int) error { return b.bare.Delete(ctx, binding(i)) }); err != nil {
-		return nil, fmt.Errorf("delete bindings: %w", err)
-	}
-	return gone(n, started)
+	return func(ctx context.Context) (sample, error) {
+		gone, err := b.watchDeletions(ctx, prefix)
+		if err != nil {
+			return nil, err
+		}
+		started := time.Now()
+		if err := each(ctx, n, func(ctx context.Context, i int) error { return b.bare.Delete(ctx, binding(i)) }); err != nil {
+			return nil, fmt.Errorf("delete bindings: %w", err)
+		}
+		return gone(n, started)
+	}, nil
 }
 
 // watchDeletions begins to watch the bindings of grants with a prefix. What it returns says how long after an instant each

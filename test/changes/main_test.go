@@ -115,8 +115,7 @@ func (s *scene) offersMaintenance(t *testing.T) {
 	}
 }
 
-// isReachable waits for the webhook's certificate, and has its Service lead to where the gateway's pod will be: nothing here
-// does what kube-proxy does.
+// isReachable waits for the webhook's certificate.
 func (s *scene) isReachable(t *testing.T) {
 	t.Helper()
 	world.Eventually(t, "the controller makes the webhook's certificate", func() error {
@@ -129,23 +128,6 @@ func (s *scene) isReachable(t *testing.T) {
 		}
 		return nil
 	})
-	service := &corev1.Service{}
-	if err := s.Admin.Get(t.Context(), client.ObjectKey{Namespace: world.SystemNamespace, Name: webhook}, service); err != nil {
-		t.Fatal(err)
-	}
-	if service.Spec.Type == corev1.ServiceTypeExternalName {
-		return
-	}
-	if err := s.Admin.Delete(t.Context(), service); err != nil {
-		t.Fatal(err)
-	}
-	stand := &corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{Namespace: service.Namespace, Name: service.Name},
-		Spec:       corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: theInstallation.ip},
-	}
-	if err := s.Admin.Create(t.Context(), stand); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // engineer is somebody with a grant who comes through the gateway.

@@ -1,7 +1,10 @@
 package chart
 
 import (
+	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -37,7 +40,7 @@ func TestTheChartsGatewayAndThatOfKustomizeAreTheSame(t *testing.T) {
 		t.Fatal(err)
 	}
 	plain := byIdentity(t, objects(t, []byte(run(t, root(t), binaries.Kubectl, "kustomize", "config/gateway"))))
-	with, without := byIdentity(t, ofGateway(t, nil)), byIdentity(t, render(t, map[string]any{"gateway": map[string]any{"enabled": false}}))
+	with, without := byIdentity(t, ofGateway(t, map[string]any{"changes": map[string]any{"enabled": false}})), byIdentity(t, render(t, map[string]any{"gateway": map[string]any{"enabled": false}}))
 	if len(plain) < 30 {
 		t.Errorf("kustomize renders only %d objects", len(plain))
 	}
@@ -54,6 +57,57 @@ func TestTheChartsGatewayAndThatOfKustomizeAreTheSame(t *testing.T) {
 	for id := range plain {
 		if without[id] != nil {
 			t.Errorf("%s is there without a gateway", id)
+		}
+	}
+}
+
+// deploymentOf is how a Deployment is indexed.
+func deploymentOf(name string) string { return "apps/v1 Deployment support-access-system/" + name }
+
+func TestTheChartsWebhookForChangesAndThatOfKustomizeAreTheSame(t *testing.T) {
+	binaries, err := controlplane.Build(t.Context(), t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(folder string) string {
+		relative, err := filepath.Rel(dir, filepath.Join(root(t), "config", folder))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return relative
+	}
+	overlay := fmt.Sprintf("resources: [%s, %s]\ncomponents: [%s]\n", at("default"), at("gateway"), at("changes"))
+	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(overlay), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	plain := byIdentity(t, objects(t, []byte(run(t, root(t), binaries.Kubectl, "kustomize", dir))))
+	with := byIdentity(t, ofGateway(t, nil))
+	without := byIdentity(t, ofGateway(t, map[string]any{"changes": map[string]any{"enabled": false}}))
+	compared := 0
+	for id, want := range plain {
+		if without[id] != nil && id != deploymentOf(gatewayName) {
+			continue
+		}
+		compared++
+		if got := with[id]; !reflect.DeepEqual(got, want) {
+			t.Errorf("%s differs:\nchart:     %s\nkustomize: %s", id, asJSON(t, got), asJSON(t, want))
+		}
+	}
+	for id := range with {
+		if plain[id] == nil && without[id] == nil {
+			t.Errorf("kustomize lacks %s", id)
+		}
+	}
+	if compared < 8 {
+		t.Errorf("only %d objects were compared", compared)
+	}
+	for name, rendered := range map[string]map[string]map[string]any{"chart": with, "kustomize": plain} {
+		if !strings.Contains(asJSON(t, rendered[deploymentOf("support-access")]), `"--gateway-changes"`) {
+			t.Errorf("%s: the controller does not know of the webhook", name)
 		}
 	}
 }

@@ -89,7 +89,7 @@ func build(t *testing.T, w *world.World) (*stage, error) {
 	defer cancel()
 	installation, err := world.Install(ctx, w.ControlPlane, filepath.Dir(w.ControlPlane.Dir()), map[string]any{
 		"offeredRoles": []any{gen.Configuration, gen.Diagnostics, spare},
-		"gateway":      map[string]any{"enabled": true, "server": gatewayServer},
+		"gateway":      map[string]any{"enabled": true, "server": gatewayServer, "changes": map[string]any{"enabled": false}},
 	})
 	if err != nil {
 		return nil, err

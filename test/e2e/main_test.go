@@ -98,7 +98,7 @@ func newWorld(t testing.TB) *world.World {
 func values() map[string]any {
 	return map[string]any{
 		"offeredRoles": offered(), "log": map[string]any{"level": "debug"},
-		"gateway": map[string]any{"enabled": true, "server": gatewayServer},
+		"gateway": map[string]any{"enabled": true, "server": gatewayServer, "changes": map[string]any{"enabled": false}},
 		// Most tests go without the gateway; those of it have policies of their own.
 		"defaultPolicy": map[string]any{"spec": map[string]any{"transports": []any{"Direct"}}},
 	}

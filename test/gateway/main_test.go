@@ -25,6 +25,7 @@ import (
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/hack/controlplane"
 	"supportaccess.dev/operator/hack/controlplane/kubectl"
+	"supportaccess.dev/operator/internal/audit/chain"
 	"supportaccess.dev/operator/test/gen"
 	"supportaccess.dev/operator/test/world"
 )
@@ -66,7 +67,24 @@ func values(ip string) map[string]any {
 		"offeredRoles":  []any{gen.Configuration, gen.Diagnostics, gen.Operate, gen.Content, maintenance},
 		"defaultPolicy": map[string]any{"spec": map[string]any{"transports": []any{"Gateway"}, "roles": roles, "durations": nil, "requirePublicKey": "Never"}},
 		"log":           map[string]any{"level": "debug"},
+		// As the chart has it: each change is asked about. Replicas know each other's requests by their key.
+		"gateway": map[string]any{"changes": map[string]any{"enabled": true}, "audit": map[string]any{"keySecret": auditKey}},
 	})
+}
+
+// auditKey is the Secret with the key that signs the log.
+const auditKey = "audit-key"
+
+func (s *scene) makesKey(t *testing.T) {
+	t.Helper()
+	key, err := chain.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: world.SystemNamespace, Name: auditKey}, Data: map[string][]byte{"key.pem": key}}
+	if err := s.Admin.Create(t.Context(), secret); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func newScene(t *testing.T) *scene {
@@ -79,6 +97,7 @@ func newScene(t *testing.T) *scene {
 		}
 		theInstallation.ip = ip
 		theInstallation.installation = s.InstallChart(t, values(ip))
+		s.makesKey(t)
 		s.product(t)
 		s.offersMaintenance(t)
 	})

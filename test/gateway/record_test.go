@@ -12,10 +12,12 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"supportaccess.dev/operator/test/gen"
+	"supportaccess.dev/operator/test/world"
 )
 
 // config is the engineer's, as client-go reads it.
@@ -58,6 +60,26 @@ func (s *scene) askAPIServer(t *testing.T, token string, header http.Header) *ht
 	}
 	t.Cleanup(func() { _ = response.Body.Close() })
 	return response
+}
+
+func TestWhatIsDoneToAProductsOwnKindIsInTheSectionThatTheProductSays(t *testing.T) {
+	s := newScene(t)
+	g := s.grants(t, "case-section")
+	world.Eventually(t, "what was asked for is in the product's section", func() error {
+		if out, err := g.kubectl(t, "get", "connectors"); err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		in := "none"
+		for _, entry := range s.entries(t) {
+			if about, _, _ := unstructured.NestedString(entry, "objectRef", "resource"); about == "connectors" {
+				in, _ = entry["section"].(string)
+			}
+		}
+		if in != "Domains and network" {
+			return fmt.Errorf("it is in section %q", in)
+		}
+		return nil
+	})
 }
 
 func TestTheGatewayCutsWhileTheControllerIsStopped(t *testing.T) {

@@ -90,7 +90,7 @@ func chart(w *world.World) (*world.Installation, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 		defer cancel()
 		theChart.installation, theChart.err = world.Install(ctx, w.ControlPlane, w.ControlPlane.Dir(),
-			map[string]any{"gateway": map[string]any{"enabled": true}})
+			map[string]any{"gateway": map[string]any{"enabled": true, "changes": map[string]any{"enabled": false}}})
 	})
 	return theChart.installation, theChart.err
 }

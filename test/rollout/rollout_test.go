@@ -26,7 +26,7 @@ func TestMain(m *testing.M) { world.MainWith(m, controlplane.Options{}) }
 // values are those of a gateway that nobody has to reach here.
 func values() map[string]any {
 	return map[string]any{
-		"gateway":       map[string]any{"enabled": true, "shutdownDelay": "0s", "server": "https://gateway.example"},
+		"gateway":       map[string]any{"enabled": true, "shutdownDelay": "0s", "changes": map[string]any{"enabled": false}, "server": "https://gateway.example"},
 		"defaultPolicy": map[string]any{"spec": map[string]any{"transports": []any{"Gateway"}}},
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -35,12 +36,36 @@ func GatewayIP() (string, error) {
 	return kubelet.FreeIP(corev1.ContainerPort{ContainerPort: gatewayPort}, corev1.ContainerPort{ContainerPort: 8443}, corev1.ContainerPort{ContainerPort: 8081})
 }
 
-// GatewayValues are the values of a chart whose gateway is reached at an address.
+// GatewayValues are the values of a chart whose gateway is reached at an address. The API server does not ask it about
+// changes: nothing here does what kube-proxy does, and Lead must.
 func GatewayValues(address string, values map[string]any) map[string]any {
 	base := map[string]any{
-		"gateway": map[string]any{"enabled": true, "shutdownDelay": "0s", "server": fmt.Sprintf("https://%s:%d", address, gatewayPort)},
+		"gateway": map[string]any{"enabled": true, "shutdownDelay": "0s", "changes": map[string]any{"enabled": false}, "server": fmt.Sprintf("https://%s:%d", address, gatewayPort)},
 	}
 	return merge(base, values)
+}
+
+// webhookService is where the API server asks the gateway about changes.
+const webhookService = "support-access-webhook"
+
+// Lead has the Service at which the API server asks about changes lead to a pod: nothing here does what kube-proxy does.
+func Lead(ctx context.Context, admin client.Client, ip string) error {
+	service := &corev1.Service{}
+	err := admin.Get(ctx, client.ObjectKey{Namespace: SystemNamespace, Name: webhookService}, service)
+	if err != nil || service.Spec.ExternalName == ip {
+		return client.IgnoreNotFound(err)
+	}
+	stand := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: SystemNamespace, Name: webhookService},
+		Spec:       corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: ip},
+	}
+	if err := admin.Delete(ctx, service); err != nil {
+		return fmt.Errorf("delete Service %s: %w", webhookService, err)
+	}
+	if err := admin.Create(ctx, stand); err != nil {
+		return fmt.Errorf("have Service %s lead to %s: %w", webhookService, ip, err)
+	}
+	return nil
 }
 
 // RunGateway starts one pod of the gateway, once its certificate is made, and does not wait for it.
@@ -58,6 +83,11 @@ func RunGateway(ctx context.Context, cp *controlplane.ControlPlane, i *Installat
 		return nil, fmt.Errorf("wait for the gateway's certificate: %w", err)
 	}
 	options.Deployment = GatewayDeployment
+	if options.IP != "" {
+		if err := Lead(ctx, admin, options.IP); err != nil {
+			return nil, err
+		}
+	}
 	return Run(ctx, cp, i, options)
 }
 
@@ -115,6 +145,11 @@ func (o *Operator) VerifyAudit(ctx context.Context) (report *verify.Report, err 
 	return verify.Log(&export, verify.Options{Keys: standing.Keys, Checkpoints: []string{standing.Checkpoint}})
 }
 
+// ofAdmins reports whether an entry is of what became of grants, or of who asked for that.
+func ofAdmins(line []byte) bool {
+	return bytes.Contains(line, []byte(`,"type":"`+audit.TypeLifecycle+`"`)) || bytes.Contains(line, []byte(`,"type":"`+audit.TypeAct+`"`))
+}
+
 // AuditLines reads what a pod of the gateway has put on record about engineers, an entry a line.
 func (o *Operator) AuditLines(ctx context.Context) ([]byte, error) {
 	lines, _, err := o.AuditLinesFrom(ctx, 1)
@@ -136,7 +171,7 @@ func (o *Operator) AuditLinesFrom(ctx context.Context, from int64) (lines []byte
 		for _, line := range page {
 			from = line.Seq + 1
 			// What the log says of itself, and what became of grants, is nothing that an engineer did.
-			if bytes.Contains(line.Text, []byte(`"`+audit.LabelSource+`":"`+audit.Source+`"`)) && !bytes.Contains(line.Text, []byte(`,"type":"`+audit.TypeLifecycle+`"`)) {
+			if bytes.Contains(line.Text, []byte(`"`+audit.LabelSource+`":"`+audit.Source+`"`)) && !ofAdmins(line.Text) {
 				lines = append(append(lines, line.Text...), '\n')
 			}
 		}
