@@ -1,6 +1,6 @@
-// Package cli is the kubectl plugin: what an admin says on a command line becomes grants and decisions, what became of
-// them is told in an admin's words, and what an engineer was handed becomes a context. It does nothing that kubectl with
-// the same kubeconfig could not do, and decides nothing: the API server does.
+// Package cli is the kubectl plugin: what an admin says on a command line becomes grants, decisions and settings, what
+// became of them is told in an admin's words, and what an engineer was handed becomes a context. It does nothing that
+// kubectl with the same kubeconfig could not do, and decides nothing: the API server does.
 package cli
 
 import (
@@ -102,7 +102,7 @@ func (d *Desk) command() *cobra.Command {
 	d.flags.AddFlags(root.PersistentFlags())
 	root.AddCommand(
 		d.grantCommand(), d.listCommand(), d.statusCommand(), d.revokeCommand(), d.shortenCommand(), d.handoverCommand(), d.loginCommand(),
-		d.auditCommand(),
+		d.enableCommand(), d.disableCommand(), d.auditCommand(),
 	)
 	return root
 }
@@ -172,6 +172,7 @@ func mapper() apimeta.RESTMapper {
 		{v1alpha1.GroupVersion, "SupportAccessGrant", apimeta.RESTScopeNamespace},
 		{v1alpha1.GroupVersion, "SupportAccessDecision", apimeta.RESTScopeNamespace},
 		{v1alpha1.GroupVersion, "SupportAccessRecord", apimeta.RESTScopeNamespace},
+		{v1alpha1.GroupVersion, "SupportAccessSetting", apimeta.RESTScopeNamespace},
 		{corev1.SchemeGroupVersion, "Secret", apimeta.RESTScopeNamespace},
 		{corev1.SchemeGroupVersion, "ConfigMap", apimeta.RESTScopeNamespace},
 		{corev1.SchemeGroupVersion, "ServiceAccount", apimeta.RESTScopeNamespace},

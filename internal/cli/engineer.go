@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"supportaccess.dev/operator/api/v1alpha1"
@@ -11,6 +13,27 @@ import (
 
 // person is how the API wants an engineer to be named.
 var person = regexp.MustCompile(`^[a-z0-9][a-z0-9._+-]*(@[a-z0-9.-]+)?$`)
+
+// errNoEngineer says that nobody was named.
+var errNoEngineer = errors.New("--engineer: is missing: name the person, such as --engineer ana@vendor.example")
+
+// parseEngineers reads people, each of whom is named once.
+func parseEngineers(texts []string, readFile func(string) ([]byte, error)) ([]v1alpha1.Engineer, error) {
+	var engineers []v1alpha1.Engineer
+	var errs []error
+	for _, text := range texts {
+		engineer, err := parseEngineer(text, readFile)
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case slices.ContainsFunc(engineers, func(e v1alpha1.Engineer) bool { return e.Name == engineer.Name }):
+			errs = append(errs, fmt.Errorf("--engineer: %s is named twice", engineer.Name))
+		default:
+			engineers = append(engineers, engineer)
+		}
+	}
+	return engineers, errors.Join(errs...)
+}
 
 // parseEngineer reads NAME, NAME=KEY or NAME=@FILE. The file is one that ends in .pub, or an age recipient's.
 func parseEngineer(text string, readFile func(string) ([]byte, error)) (v1alpha1.Engineer, error) {

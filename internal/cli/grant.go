@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -99,37 +98,27 @@ func (w wish) setScope(g *v1alpha1.SupportAccessGrant) error {
 	return nil
 }
 
-func (w wish) setTransport(g *v1alpha1.SupportAccessGrant) error {
-	if w.transport == "" {
-		return nil
-	}
-	for _, known := range []v1alpha1.Transport{v1alpha1.TransportGateway, v1alpha1.TransportDirect} {
-		if strings.EqualFold(w.transport, string(known)) {
-			g.Spec.Transport = known
-			return nil
-		}
-	}
-	return fmt.Errorf("--transport: %s: write gateway or direct", w.transport)
+func (w wish) setTransport(g *v1alpha1.SupportAccessGrant) (err error) {
+	g.Spec.Transport, err = parseTransport(w.transport)
+	return err
 }
 
-func (w wish) setEngineers(g *v1alpha1.SupportAccessGrant, readFile func(string) ([]byte, error)) error {
+// parseTransport reads a transport, however its letters are written. Empty stays empty.
+func parseTransport(text string) (v1alpha1.Transport, error) {
+	for _, known := range []v1alpha1.Transport{"", v1alpha1.TransportGateway, v1alpha1.TransportDirect} {
+		if strings.EqualFold(text, string(known)) {
+			return known, nil
+		}
+	}
+	return "", fmt.Errorf("--transport: %s: write gateway or direct", text)
+}
+
+func (w wish) setEngineers(g *v1alpha1.SupportAccessGrant, readFile func(string) ([]byte, error)) (err error) {
 	if len(w.engineers) == 0 {
-		return errors.New("--engineer: is missing: name the person, such as --engineer ana@vendor.example")
+		return errNoEngineer
 	}
-	var errs []error
-	for _, text := range w.engineers {
-		engineer, err := parseEngineer(text, readFile)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		if slices.Contains(namesOf(g), engineer.Name) {
-			errs = append(errs, fmt.Errorf("--engineer: %s is named twice", engineer.Name))
-			continue
-		}
-		g.Spec.Engineers = append(g.Spec.Engineers, engineer)
-	}
-	return errors.Join(errs...)
+	g.Spec.Engineers, err = parseEngineers(w.engineers, readFile)
+	return err
 }
 
 func (w wish) setEnd(g *v1alpha1.SupportAccessGrant, now time.Time) error {

@@ -77,6 +77,14 @@ func (o *output) createOptions() []client.CreateOption {
 	return nil
 }
 
+// patchOptions are what a dry run asks of the API server.
+func (o *output) patchOptions() []client.PatchOption {
+	if o.dryRun == dryRunServer {
+		return []client.PatchOption{client.DryRunAll}
+	}
+	return nil
+}
+
 // print prints an object as -o says, or says in a line what was done to it.
 func (o *output) print(object runtime.Object, w io.Writer) error {
 	if o.dryRun == dryRunClient {

@@ -60,8 +60,12 @@ func exitOf(grant *v1alpha1.SupportAccessGrant) int {
 
 // namesOf are the engineers whom a grant names.
 func namesOf(grant *v1alpha1.SupportAccessGrant) []string {
-	names := make([]string, 0, len(grant.Spec.Engineers))
-	for _, engineer := range grant.Spec.Engineers {
+	return namesOfEngineers(grant.Spec.Engineers)
+}
+
+func namesOfEngineers(engineers []v1alpha1.Engineer) []string {
+	names := make([]string, 0, len(engineers))
+	for _, engineer := range engineers {
 		names = append(names, engineer.Name)
 	}
 	return names
