@@ -74,7 +74,7 @@ func on(until time.Time) string {
 	return `{"spec":{"enabledUntil":"` + until.UTC().Format(time.RFC3339) + `"}}`
 }
 
-const off = `{"spec":{"enabledUntil":null}}`
+const switchedOff = `{"spec":{"enabledUntil":null}}`
 
 func TestASettingThatIsOnIsOneGrantUntilItIsSwitchedOff(t *testing.T) {
 	t.Parallel()
@@ -89,7 +89,7 @@ func TestASettingThatIsOnIsOneGrantUntilItIsSwitchedOff(t *testing.T) {
 	engineer := g.engineer(t)
 	mayRead(t, engineer, tn.namespace)
 
-	s.writes(t, tn.admin, off)
+	s.writes(t, tn.admin, switchedOff)
 	s.is(t, v1alpha1.SettingOff)
 	g.isOver(t, v1alpha1.StateRevoked, ending{reason: v1alpha1.EndSwitchedOff, by: tn.admin.name})
 	engineer.isRefusedEverywhere(t, tn.namespace)
@@ -182,4 +182,54 @@ func TestASettingWhoseTimeHasPassedIsOff(t *testing.T) {
 	if seen := s.is(t, v1alpha1.SettingOff); seen.Status.Grant != g.Name {
 		t.Errorf("it has the grant %s, the last was %s", seen.Status.Grant, g.Name)
 	}
+}
+
+func TestARestartOfTheOperatorDoesNothingToASettingThatIsOn(t *testing.T) {
+	tn, other, third := newTenant(t), newTenant(t), newTenant(t)
+	s := tn.switchesOn(t, inHours(10))
+	g := s.grant(t, s.is(t, v1alpha1.SettingOn))
+	stays := open{g, g.engineer(t)}
+	mayRead(t, stays.ana, tn.namespace)
+	off := other.switchesOn(t, inHours(10))
+	ends := off.grant(t, off.is(t, v1alpha1.SettingOn))
+	engineer := ends.engineer(t)
+	mayRead(t, engineer, other.namespace)
+	before, settled := g.settled(t), s.is(t, v1alpha1.SettingOn)
+
+	start := stopOperator(t)
+	off.writes(t, other.admin, switchedOff)
+	unseen := third.switchesOn(t, inHours(10))
+	start()
+	off.is(t, v1alpha1.SettingOff)
+	ends.isOver(t, v1alpha1.StateRevoked, ending{reason: v1alpha1.EndSwitchedOff, by: other.admin.name})
+	engineer.isRefusedEverywhere(t, other.namespace)
+	unseen.grant(t, unseen.is(t, v1alpha1.SettingOn)).is(t, v1alpha1.StateActive)
+	isAsBefore(t, stays, before)
+	if after := s.is(t, v1alpha1.SettingOn); after.ResourceVersion != settled.ResourceVersion {
+		t.Errorf("the restart wrote to the setting: %+v, before %+v", after.Status, settled.Status)
+	}
+}
+
+func TestWithItsNamespaceASettingIsOver(t *testing.T) {
+	t.Parallel()
+	tn := newTenant(t)
+	s := tn.switchesOn(t, inHours(10))
+	g := s.grant(t, s.is(t, v1alpha1.SettingOn))
+	engineer := g.engineer(t)
+	mayRead(t, engineer, tn.namespace)
+	vanishes := deleteNamespace(t, tn, tn.namespace)
+	engineer.isRefusedEverywhere(t, tn.namespace)
+	vanishes()
+	g.leavesNothing(t)
+	world.Eventually(t, "its record is kept", func() error {
+		record := &v1alpha1.SupportAccessRecord{}
+		key := client.ObjectKey{Namespace: world.SystemNamespace, Name: tn.namespace + "." + g.Name}
+		if err := tn.Admin.Get(t.Context(), key, record); err != nil {
+			return err
+		}
+		if record.Status.EndTime == nil || record.Spec.SettingRef == nil || record.Spec.GrantedBy != tn.admin.name {
+			return fmt.Errorf("it says %+v", record)
+		}
+		return nil
+	})
 }

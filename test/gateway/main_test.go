@@ -173,7 +173,13 @@ func (s *scene) grants(t *testing.T, name string, mods ...func(*v1alpha1.Support
 		gen.WithDuration("30m"), func(g *v1alpha1.SupportAccessGrant) { g.Spec.Transport = "" },
 	}, mods...)...)
 	world.Eventually(t, "Tess makes grant "+name, func() error { return s.tess.Create(t.Context(), object) })
-	g := &grant{SupportAccessGrant: object, scene: s, tool: s.ControlPlane.Kubectl()}
+	return s.handsOver(t, object)
+}
+
+// handsOver waits until a grant is open, and has Tess fetch the kubeconfig.
+func (s *scene) handsOver(t *testing.T, object *v1alpha1.SupportAccessGrant) *grant {
+	t.Helper()
+	g, name := &grant{SupportAccessGrant: object, scene: s, tool: s.ControlPlane.Kubectl()}, object.Name
 	g.is(t, v1alpha1.StateActive)
 	secret := &corev1.Secret{}
 	ref := g.Status.Engineers[0].CredentialSecretRef
