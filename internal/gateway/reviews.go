@@ -52,10 +52,11 @@ const (
 	reviewTime = 4 * time.Second
 )
 
-// Reviews returns who answers the API server's questions about changes. By the key of the webhook's certificate it knows who
-// tells of acts.
+// Reviews returns who answers the API server's questions about changes. By the key of the webhook's certificate, which all
+// replicas have, it knows their requests, and who tells of acts.
 func (g *Gateway) Reviews(masker *changes.Masker, key func() []byte) http.Handler {
 	g.journal.changes.Store(true)
+	g.seal.share(key)
 	return &reviews{
 		grants: g.grants, seal: g.seal, masker: masker, log: g.options.Log, clock: g.options.Clock, replica: g.options.Replica,
 		counters: g.counters, logger: g.options.Logger, sections: g.sections, key: key, turns: make(chan struct{}, maxTurns),

@@ -187,6 +187,34 @@ func TestAReplicaKnowsTheRequestsOfAnotherWithTheSameKeyAlsoWhileItIsReplaced(t 
 	}
 }
 
+func TestReplicasThatShareASecretKnowEachOthersRequestsAlsoWhenItChanges(t *testing.T) {
+	one, _ := newSeal(nil)
+	other, _ := newSeal(nil)
+	alone := one.id("supportaccess.dev:a")
+	if other.knows(alone, "supportaccess.dev:a") {
+		t.Error("a replica knows another's request without anything that they share")
+	}
+	secret := []byte("first")
+	for _, s := range []*seal{one, other} {
+		s.share(func() []byte { return secret })
+	}
+	first := one.id("supportaccess.dev:a")
+	secret = []byte("second")
+	second := one.id("supportaccess.dev:a")
+	for name, id := range map[string]string{"before the change": first, "after it": second} {
+		if !one.knows(id, "supportaccess.dev:a") || name == "after it" && !other.knows(id, "supportaccess.dev:a") {
+			t.Errorf("%s the request is not known", name)
+		}
+	}
+	if !one.knows(alone, "supportaccess.dev:a") {
+		t.Error("what was under way before there was a secret is not known any more")
+	}
+	secret = nil
+	if id := one.id("supportaccess.dev:a"); !other.knows(second, "supportaccess.dev:a") || !one.knows(id, "supportaccess.dev:a") {
+		t.Error("without the file the last secret is forgotten")
+	}
+}
+
 func TestTheEndOfARequestSaysWhatBecameOfItsChanges(t *testing.T) {
 	w, _ := reviewing(t)
 	ends := func(status int, method, path string) *changes.Change {

@@ -1,11 +1,14 @@
 package gateway
 
 import (
+	"bytes"
 	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
+	"slices"
+	"sync"
 
 	"github.com/google/uuid"
 )
@@ -13,8 +16,15 @@ import (
 // seal makes the ids of requests, such that whoever shares its key knows one of them: when the API server asks about a
 // change, it is a request of this gateway's, or of another replica's, and nobody else made it up.
 type seal struct {
-	// keys know ids; the first makes them. While a key is replaced there are two.
-	keys [][]byte
+	// own are the keys that this replica began with; the first makes ids. While a key is replaced there are two.
+	own [][]byte
+
+	mu sync.Mutex
+	// shared returns what all replicas have, nothing while there is none; nil where they share nothing.
+	shared func() []byte
+	// secret is what that was last, and keys are those made of it and of what it was before.
+	secret []byte
+	keys   [][]byte
 }
 
 // newSeal returns a seal of secrets. Without any it makes its own, which no other replica has.
@@ -26,13 +36,45 @@ func newSeal(secrets [][]byte) (*seal, error) {
 	}
 	s := &seal{}
 	for _, secret := range secrets {
-		key, err := hkdf.Key(sha256.New, secret, nil, "supportaccess.dev/request", sha256.Size)
+		key, err := sealingKey(secret)
 		if err != nil {
-			return nil, fmt.Errorf("make the key for the ids of requests: %w", err)
+			return nil, err
 		}
-		s.keys = append(s.keys, key)
+		s.own = append(s.own, key)
 	}
 	return s, nil
+}
+
+func sealingKey(secret []byte) ([]byte, error) {
+	key, err := hkdf.Key(sha256.New, secret, nil, "supportaccess.dev/request", sha256.Size)
+	if err != nil {
+		return nil, fmt.Errorf("make the key for the ids of requests: %w", err)
+	}
+	return key, nil
+}
+
+// share has ids made by a secret that all replicas have. It may change: the one before it is known for as long as the
+// process lives, since requests are under way.
+func (s *seal) share(secret func() []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.shared = secret
+}
+
+// current returns the keys by which ids are known. The first makes them.
+func (s *seal) current() [][]byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.shared == nil {
+		return s.own
+	}
+	secret := s.shared()
+	if len(secret) > 0 && !bytes.Equal(secret, s.secret) {
+		if key, err := sealingKey(secret); err == nil {
+			s.secret, s.keys = secret, append([][]byte{key}, s.keys[:min(1, len(s.keys))]...)
+		}
+	}
+	return append(slices.Clone(s.keys), s.own...)
 }
 
 // half is how much of an id is left to chance; the rest proves it.
@@ -42,7 +84,7 @@ const half = 8
 func (s *seal) id(user string) string {
 	var id uuid.UUID
 	_, _ = rand.Read(id[:half])
-	return sealed(s.keys[0], id, user).String()
+	return sealed(s.current()[0], id, user).String()
 }
 
 // knows reports whether an id was made for a user by who has one of the keys.
@@ -52,7 +94,7 @@ func (s *seal) knows(id, user string) bool {
 		return false
 	}
 	known := false
-	for _, key := range s.keys {
+	for _, key := range s.current() {
 		want := sealed(key, given, user)
 		known = hmac.Equal(want[:], given[:]) || known
 	}

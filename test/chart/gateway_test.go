@@ -207,7 +207,11 @@ func TestALogThatLastsHasOneWriterAndOutlivesTheRelease(t *testing.T) {
 	if deployment.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType || !mounted {
 		t.Errorf("strategy %s, volumes %v", deployment.Spec.Strategy.Type, spec.Volumes)
 	}
-	log := "--audit-store=" + spec.Containers[0].VolumeMounts[1].MountPath + "/audit.db"
+	mount := slices.IndexFunc(spec.Containers[0].VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == "audit" })
+	if mount < 0 {
+		t.Fatalf("nothing of it is mounted: %v", spec.Containers[0].VolumeMounts)
+	}
+	log := "--audit-store=" + spec.Containers[0].VolumeMounts[mount].MountPath + "/audit.db"
 	if !slices.Contains(spec.Containers[0].Args, log) {
 		t.Errorf("%v lacks %s", spec.Containers[0].Args, log)
 	}
@@ -239,8 +243,11 @@ func TestTheLogIsSignedNamedKeptAndReadAsTheValuesSay(t *testing.T) {
 		}
 	}
 	mounted := slices.ContainsFunc(spec.Volumes, func(v corev1.Volume) bool { return v.Secret != nil && v.Secret.SecretName == "mine" })
-	if mount := spec.Containers[0].VolumeMounts; !mounted || mount[len(mount)-1].MountPath != "/etc/support-access/audit" || !mount[len(mount)-1].ReadOnly {
-		t.Errorf("the key is not mounted: %v, %v", spec.Volumes, mount)
+	read := slices.ContainsFunc(spec.Containers[0].VolumeMounts, func(m corev1.VolumeMount) bool {
+		return m.Name == "audit-key" && m.MountPath == "/etc/support-access/audit" && m.ReadOnly
+	})
+	if !mounted || !read {
+		t.Errorf("the key is not mounted: %v, %v", spec.Volumes, spec.Containers[0].VolumeMounts)
 	}
 	service := find[corev1.Service](t, rendered, "Service", "support-access-audit")
 	if port := service.Spec.Ports[0]; !slices.ContainsFunc(spec.Containers[0].Ports, func(p corev1.ContainerPort) bool { return p.Name == port.TargetPort.StrVal && p.ContainerPort == 9444 }) {

@@ -226,6 +226,10 @@ func TestNobodyButTheControllerReachesSecretsAndOnlyWhereCredentialsLie(t *testi
 				if !slices.Equal(rule.ResourceNames, []string{"support-access-gateway-tls"}) {
 					t.Errorf("%s: %v: the gateway's certificate is the one Secret there", identity(object), rule)
 				}
+			case "Role support-access-system/support-access-controller-changes":
+				if !slices.Equal(rule.ResourceNames, []string{"support-access-webhook-tls"}) {
+					t.Errorf("%s: %v: the webhook's certificate is the one Secret there", identity(object), rule)
+				}
 			case "ClusterRole /support-access-aggregate-to-gateway-ceiling":
 				if !slices.Equal(rule.Verbs, []string{"impersonate-on:user-info:get"}) {
 					t.Errorf("%s: %v: content reads Secrets by name and no more", identity(object), rule)

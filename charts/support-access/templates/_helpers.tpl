@@ -135,9 +135,6 @@ priorityClassName: {{ . }}
 {{- if and .audit.postgres.tls.caSecret (has .audit.postgres.tls.mode (list "require" "disable")) }}
 {{- fail (printf "gateway.audit.postgres.tls.caSecret: with mode %s nobody asks whose certificate it is: choose verify-full or verify-ca" .audit.postgres.tls.mode) }}
 {{- end }}
-{{- if and .changes.enabled (gt (int .replicas) 1) (not .audit.keySecret) }}
-{{- fail "gateway.audit.keySecret: give it with gateway.changes where there are several replicas: by it each knows the requests that another let in" }}
-{{- end }}
 {{- if and .service.nodePort (eq .service.type "ClusterIP") }}
 {{- fail "gateway.service.nodePort: needs gateway.service.type NodePort or LoadBalancer" }}
 {{- end }}
