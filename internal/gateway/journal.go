@@ -33,6 +33,8 @@ type journal struct {
 	// ends has an item for each end of a read that is under way to the log. Where it is full the client waits.
 	ends chan struct{}
 	once sync.Once
+	// masker hides what looks secret in commands.
+	masker *changes.Masker
 	// sections are those of products' own kinds.
 	sections *sections
 	// changes says that each change is on record, too: then the end of a request says what became of them.
@@ -41,8 +43,8 @@ type journal struct {
 
 const maxEnds = 1024
 
-func newJournal(log audit.Log, clock clock.PassiveClock, replica string, logger logr.Logger, sections *sections) *journal {
-	return &journal{log: log, clock: clock, replica: replica, logger: logger, sections: sections, ends: make(chan struct{}, maxEnds)}
+func newJournal(o *Options, masker *changes.Masker, sections *sections) *journal {
+	return &journal{log: o.Log, clock: o.Clock, replica: o.Replica, logger: o.Logger, masker: masker, sections: sections, ends: make(chan struct{}, maxEnds)}
 }
 
 // flush returns when every end is on record, or could not be. What ends later is waited for where it ends.
@@ -139,7 +141,7 @@ func (j *journal) entry(x *exchange) *audit.Entry {
 			TypeMeta:                 metav1.TypeMeta{APIVersion: "audit.k8s.io/v1", Kind: "Event"},
 			Level:                    auditv1.LevelMetadata,
 			AuditID:                  types.UID(x.id),
-			RequestURI:               mark(publicURI(x.request.URL), maxURI),
+			RequestURI:               mark(j.publicURI(x.request.URL), maxURI),
 			Verb:                     x.info.Verb,
 			User:                     user,
 			SourceIPs:                sourceOf(x.request),
@@ -154,7 +156,7 @@ func (j *journal) entry(x *exchange) *audit.Entry {
 		Engineer: x.engineer,
 		Case:     x.standing.caseID,
 		Replica:  j.replica,
-		Command:  commandOf(x),
+		Command:  j.commandOf(x),
 	}
 	if x.info.IsResourceRequest {
 		entry.ObjectRef = &auditv1.ObjectReference{
@@ -187,8 +189,11 @@ var publicParameters = map[string]bool{
 }
 
 // publicURI returns a request's target as it may be kept.
-func publicURI(u *url.URL) string {
+func (j *journal) publicURI(u *url.URL) string {
 	query := u.Query()
+	if words, ok := query["command"]; ok {
+		query["command"] = j.masker.Command(words)
+	}
 	for name, values := range query {
 		if publicParameters[name] {
 			continue
@@ -201,14 +206,14 @@ func publicURI(u *url.URL) string {
 	return kept.RequestURI()
 }
 
-// commandOf returns what is to be run in a pod.
-func commandOf(x *exchange) []string {
+// commandOf returns what is to be run in a pod, with what looks secret in it masked.
+func (j *journal) commandOf(x *exchange) []string {
 	if x.info.Resource != "pods" || x.info.Subresource != "exec" {
 		return nil
 	}
 	var command []string
 	left := maxCommand
-	for _, word := range x.request.URL.Query()["command"] {
+	for _, word := range j.masker.Command(x.request.URL.Query()["command"]) {
 		word = strings.ToValidUTF8(word, "\uFFFD")
 		if len(word) > left {
 			return append(command, clip(word, left)+cutMark)

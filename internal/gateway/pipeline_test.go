@@ -1,10 +1,12 @@
 package gateway
 
 import (
+	"bytes"
 	"encoding/json"
 	"io"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -556,6 +558,29 @@ func TestABodyLongerThanTheAPIServerTakesIsRefused(t *testing.T) {
 	})
 	if code != http.StatusRequestEntityTooLarge {
 		t.Errorf("got %d %s, want 413", code, body)
+	}
+}
+
+func TestWhatLooksSecretInACommandIsInNoEntryAndSaysWhatItIsEqualTo(t *testing.T) {
+	w := open(t)
+	g := w.grant("case-1", gen.WithRoles(gen.Configuration, gen.Content))
+	for _, command := range []string{"command=psql&command=--password&command=hunter2", "command=sh&command=-c&command=" + url.QueryEscape("PGPASSWORD=hunter2 psql")} {
+		w.get(g.token, "/api/v1/namespaces/mail-archive/pods/a/exec?"+command)
+	}
+	masked := regexp.MustCompile(`masked:[0-9a-f]+:[\w-]+`)
+	seen := map[string]int{}
+	eventually(t, "both are on record", func() bool { return len(w.log.all()) >= 2 })
+	for _, entry := range w.log.all() {
+		line, err := json.Marshal(entry)
+		if err != nil || bytes.Contains(line, []byte("hunter2")) || len(entry.Command) == 0 {
+			t.Errorf("%s, %v", line, err)
+		}
+		for _, secret := range masked.FindAllString(strings.Join(entry.Command, " "), -1) {
+			seen[secret]++
+		}
+	}
+	if len(seen) != 1 {
+		t.Errorf("one secret is masked as %v", seen)
 	}
 }
 

@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -20,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"supportaccess.dev/operator/internal/audit"
+	changes "supportaccess.dev/operator/internal/audit/change"
 )
 
 // Options are what a gateway is made of.
@@ -88,7 +91,11 @@ func New(o Options) (*Gateway, error) {
 	g := &Gateway{
 		options: o, connections: newConnections(o.Clock), sections: &sections{reader: o.Reader, of: map[schema.GroupResource]audit.Section{}},
 	}
-	g.journal = newJournal(o.Log, o.Clock, o.Replica, o.Logger, g.sections)
+	masker, err := o.masker()
+	if err != nil {
+		return nil, err
+	}
+	g.journal = newJournal(&o, masker, g.sections)
 	g.sessions = &sessions{
 		client: o.Client, clock: o.Clock, replica: o.Replica, owner: ownerOf(o.Replica, o.ReplicaUID), presenceOf: g.connections.presenceOf, endedOf: g.connections.endedOf,
 	}
@@ -115,6 +122,17 @@ func New(o Options) (*Gateway, error) {
 		ErrorLog:          discardLog,
 	}
 	return g, nil
+}
+
+// masker returns what masks commands by the first key of the log, or by one of its own where there is none.
+func (o *Options) masker() (*changes.Masker, error) {
+	secret := make([]byte, sha256.Size)
+	if len(o.Secrets) > 0 {
+		secret = o.Secrets[0]
+	} else {
+		_, _ = rand.Read(secret)
+	}
+	return changes.NewMasker(secret, nil)
 }
 
 func ownerOf(pod string, uid types.UID) []metav1.OwnerReference {
