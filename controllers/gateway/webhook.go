@@ -10,7 +10,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/utils/clock"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
@@ -80,7 +79,7 @@ func (w *Webhook) Keep(ctx context.Context) error {
 		to := &configuration.Webhooks[i].ClientConfig
 		to.CABundle = secret.Data[access.KeyCA]
 		if to.Service != nil && to.Service.Path != nil && strings.HasPrefix(*to.Service.Path, access.ActsPath) {
-			to.Service.Path = ptr.To(access.PathOfActs(secret.Data[corev1.TLSPrivateKeyKey]))
+			to.Service.Path = new(access.PathOfActs(secret.Data[corev1.TLSPrivateKeyKey]))
 		}
 	}
 	if equality.Semantic.DeepEqual(before, configuration) {

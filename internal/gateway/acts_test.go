@@ -11,7 +11,6 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/utils/ptr"
 
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/internal/access"
@@ -63,7 +62,7 @@ func TestWhoChangesAPolicyIsPutDownAndATrialIsNot(t *testing.T) {
 	r := aDeletion()
 	r.Operation, r.Namespace, r.Name, r.Resource.Resource = admissionv1.Update, "", "default", "supportaccesspolicies"
 	trial := *r
-	trial.DryRun = ptr.To(true)
+	trial.DryRun = new(true)
 	for _, r := range []*admissionv1.AdmissionRequest{&trial, r} {
 		if !told(t, h, access.PathOfActs([]byte(webhookKey)), r).Allowed {
 			t.Error("it is refused")
