@@ -24,6 +24,8 @@ const (
 	ConditionReconciling = "Reconciling"
 	// ConditionApplied is True when a decision has been taken over by the records.
 	ConditionApplied = "Applied"
+	// ConditionEnabledByDefault is True while namespaces that come under a policy are switched on.
+	ConditionEnabledByDefault = "EnabledByDefault"
 )
 
 // The states of a grant: the reasons of its condition Ready.
@@ -73,6 +75,13 @@ const (
 	TransitionHandedOver         = "HandedOver"
 	TransitionCredentialReplaced = "CredentialReplaced"
 	TransitionDisconnected       = "Disconnected"
+)
+
+// Types of transitions in the record of a setting, besides SwitchedOff, Expired and SettingDeleted.
+const (
+	TransitionSwitchedOn       = "SwitchedOn"
+	TransitionSettingChanged   = "SettingChanged"
+	TransitionEnabledByDefault = "EnabledByDefault"
 )
 
 // Reasons of the conditions that are not states.

@@ -14,6 +14,7 @@ const DefaultPolicyName = "default"
 // neverAllow, protectedNamespaces or transports only.
 //
 // +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
 // +kubebuilder:resource:path=supportaccesspolicies,scope=Cluster,shortName=sap
 // +kubebuilder:printcolumn:name="New-Grants",type=string,JSONPath=`.spec.newGrants`
 // +kubebuilder:printcolumn:name="Max-Duration",type=string,JSONPath=`.spec.maxDuration`
@@ -33,6 +34,11 @@ type SupportAccessPolicy struct {
 	//
 	// +required
 	Spec SupportAccessPolicySpec `json:"spec"`
+
+	// status is what has become of enabledByDefault. Only the operator writes it.
+	//
+	// +optional
+	Status SupportAccessPolicyStatus `json:"status,omitempty"`
 }
 
 // NewGrants says whether new grants may be made and opened.
@@ -90,6 +96,9 @@ const (
 
 // SupportAccessPolicySpec is what grants may be.
 //
+// +kubebuilder:validation:XValidation:rule="!has(self.enabledByDefault) || !self.maxEnabled.matches('^([0-9]+[hms])+$') || !self.enabledByDefault.duration.matches('^([0-9]+[hms])+$') || duration(self.enabledByDefault.duration) <= duration(self.maxEnabled)",message="spec.enabledByDefault.duration: must be at most spec.maxEnabled"
+// +kubebuilder:validation:XValidation:rule="!has(self.enabledByDefault) || self.enabledByDefault.roles.all(r, self.roles.exists(o, o.name == r && !(has(o.elevated) && o.elevated)))",message="spec.enabledByDefault.roles: each must be among spec.roles, and not elevated"
+// +kubebuilder:validation:XValidation:rule="!has(self.enabledByDefault) || !has(self.enabledByDefault.transport) || self.enabledByDefault.transport in self.transports",message="spec.enabledByDefault.transport: must be among spec.transports"
 // +kubebuilder:validation:XValidation:rule="!self.maxDuration.matches('^([0-9]+[hms])+$') || !has(self.durations) || self.durations.all(d, !d.matches('^([0-9]+[hms])+$') || duration(d) <= duration(self.maxDuration))",message="spec.durations: each must be at most spec.maxDuration"
 // +kubebuilder:validation:XValidation:rule="!self.maxDuration.matches('^([0-9]+[hms])+$') || self.roles.all(r, !has(r.maxDuration) || !r.maxDuration.matches('^([0-9]+[hms])+$') || duration(r.maxDuration) <= duration(self.maxDuration))",message="spec.roles[].maxDuration: must be at most spec.maxDuration"
 type SupportAccessPolicySpec struct {
@@ -218,6 +227,13 @@ type SupportAccessPolicySpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('[1-9]')",message="must be longer than zero"
 	HandoverWindow Duration `json:"handoverWindow,omitempty"`
 
+	// enabledByDefault switches support access on, once, in each namespace that comes under this policy. Empty means that a
+	// namespace is off until somebody switches it on. Whoever writes a policy that has it must hold the verb bind on each of
+	// its roles in the whole cluster.
+	//
+	// +optional
+	EnabledByDefault *EnabledByDefault `json:"enabledByDefault,omitempty"`
+
 	// neverAllow are rules that no granted role may overlap, on top of those that the operator never allows: a role is
 	// refused when it allows anything that a rule names.
 	//
@@ -225,6 +241,101 @@ type SupportAccessPolicySpec struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
 	NeverAllow []Rule `json:"neverAllow,omitempty"`
+}
+
+// EnabledByDefault is the setting that a namespace gets when it comes under a policy, once in its life: a setting that is
+// switched off or deleted does not come back by itself.
+type EnabledByDefault struct {
+	// createdSince is from when on: a namespace that was made at this instant or later gets the setting, an older one does not.
+	// Write an earlier instant to have older ones get it, too.
+	//
+	// +required
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^2[0-9]{3}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
+	// +kubebuilder:validation:XValidation:rule="self >= timestamp('2000-01-01T00:00:00Z') && self < timestamp('3000-01-01T00:00:00Z')",message="must be an instant such as 2026-12-01T18:00:00Z"
+	CreatedSince metav1.Time `json:"createdSince"`
+
+	// duration is for how long support access is on, from the moment at which the operator sees the namespace. The default is
+	// 720h.
+	//
+	// +optional
+	// +kubebuilder:default:="720h"
+	// +kubebuilder:validation:XValidation:rule="self.matches('[1-9]')",message="must be longer than zero"
+	Duration Duration `json:"duration,omitempty"`
+
+	// engineers are the people of the vendor who have access while it is on, each a named human, never a shared account.
+	//
+	// +required
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	Engineers []Engineer `json:"engineers"`
+
+	// roles are names of ClusterRoles that the policy offers and does not call elevated. The default is
+	// support-access-configuration and support-access-diagnostics.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:default:={support-access-configuration,support-access-diagnostics}
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=4
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=253
+	// +kubebuilder:validation:items:Pattern=`^[A-Za-z0-9]([A-Za-z0-9.:_-]*[A-Za-z0-9])?$`
+	Roles []string `json:"roles,omitempty"`
+
+	// transport is Gateway or Direct. Empty means the first that the policy lists.
+	//
+	// +optional
+	Transport Transport `json:"transport,omitempty"`
+
+	// reason is the reason of the setting, and so of its grant. The default is "support access is switched on by default".
+	//
+	// +optional
+	// +kubebuilder:default:="support access is switched on by default"
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Reason string `json:"reason,omitempty"`
+
+	// switchedBy is the user who last changed the spec of this policy, and by whom the settings and their grants are. Admission
+	// writes it; a manifest leaves it out.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	SwitchedBy string `json:"switchedBy,omitempty"`
+}
+
+// SupportAccessPolicyStatus is what has become of a policy's enabledByDefault. A policy without it has none.
+type SupportAccessPolicyStatus struct {
+	// conditions has EnabledByDefault: True while namespaces that come under the policy are switched on.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:XValidation:rule="self.all(c, c.lastTransitionTime >= timestamp('2000-01-01T00:00:00Z') && c.lastTransitionTime < timestamp('3000-01-01T00:00:00Z'))",message="lastTransitionTime: must be an instant such as 2026-12-01T18:00:00Z"
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// seenGeneration is the generation of the spec that the operator has last seen.
+	//
+	// +optional
+	SeenGeneration int64 `json:"seenGeneration,omitempty"`
+
+	// provenGeneration is the latest generation of the spec that is known to have been written while the admission policies
+	// were in force, so that switchedBy is proven. By another nothing is switched on.
+	//
+	// +optional
+	ProvenGeneration int64 `json:"provenGeneration,omitempty"`
+
+	// guardedSince is since when the admission policies had been in force without a break when seenGeneration was seen.
+	//
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^2[0-9]{3}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
+	// +kubebuilder:validation:XValidation:rule="self >= timestamp('2000-01-01T00:00:00Z') && self < timestamp('3000-01-01T00:00:00Z')",message="must be an instant such as 2026-12-01T18:00:00Z"
+	GuardedSince *metav1.Time `json:"guardedSince,omitempty"`
 }
 
 // SessionLimits bounds what an engineer may have open through the gateway.

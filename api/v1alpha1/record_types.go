@@ -6,7 +6,8 @@ import (
 )
 
 // SupportAccessRecord is the durable account of one grant: it is there before access is given, it outlives the grant,
-// and it makes the grant's name single-use. Only the operator writes it.
+// and it makes the grant's name single-use. That of a namespace's setting, named setting.supportaccess.dev, says who
+// switched it and when. Only the operator writes records.
 //
 // It has no status subresource: what limits a grant and what happened to it are stored in one write.
 //
@@ -26,7 +27,8 @@ import (
 type SupportAccessRecord struct {
 	metav1.TypeMeta `json:",inline"`
 
-	// metadata is the object's metadata. The name is the grant's in the grant's own namespace, and NAMESPACE.GRANT elsewhere.
+	// metadata is the object's metadata. The name is the grant's in the grant's own namespace, and NAMESPACE.GRANT elsewhere;
+	// that of a setting's record is setting.supportaccess.dev.
 	//
 	// +optional
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -42,14 +44,20 @@ type SupportAccessRecord struct {
 	Status SupportAccessRecordStatus `json:"status,omitempty"`
 }
 
-// SupportAccessRecordSpec is the grant as the operator first saw it.
+// SupportAccessRecordSpec is the grant as the operator first saw it, or says of which setting the record is.
 //
-// +kubebuilder:validation:XValidation:rule="self.grant == oldSelf.grant",message="spec.grant: a record belongs to one grant for ever"
+// +kubebuilder:validation:XValidation:rule="has(self.grant) == has(oldSelf.grant) && (!has(self.grant) || self.grant == oldSelf.grant)",message="spec.grant: a record belongs to one grant for ever"
+// +kubebuilder:validation:XValidation:rule="has(self.grant) != has(self.setting)",message="spec: give exactly one of grant and setting"
 type SupportAccessRecordSpec struct {
-	// grant is the grant that this record is about.
+	// grant is the grant that this record is about. Empty means that it is about a setting.
 	//
-	// +required
-	Grant RecordedGrant `json:"grant"`
+	// +optional
+	Grant RecordedGrant `json:"grant,omitzero"`
+
+	// setting is the setting that this record is about, whichever object it was at a time. Empty means that it is about a grant.
+	//
+	// +optional
+	Setting *RecordedSetting `json:"setting,omitempty"`
 
 	// grantedBy is the user who made the grant.
 	//
@@ -106,6 +114,59 @@ type SupportAccessRecordSpec struct {
 	SettingRef *SettingReference `json:"settingRef,omitempty"`
 }
 
+// RecordedSetting names the setting of one namespace.
+type RecordedSetting struct {
+	// namespace is the setting's namespace.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace"`
+}
+
+// RecordedSwitch is how a setting stood when the operator last saw it.
+type RecordedSwitch struct {
+	// uid is the setting's UID.
+	//
+	// +required
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	UID types.UID `json:"uid"`
+
+	// generation is the generation of its spec.
+	//
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	Generation int64 `json:"generation"`
+
+	// enabledUntil is the instant until which it is on. Empty means that it is off.
+	//
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^2[0-9]{3}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
+	// +kubebuilder:validation:XValidation:rule="self >= timestamp('2000-01-01T00:00:00Z') && self < timestamp('3000-01-01T00:00:00Z')",message="must be an instant such as 2026-12-01T18:00:00Z"
+	EnabledUntil *metav1.Time `json:"enabledUntil,omitempty"`
+}
+
+// RecordedDefault is that a namespace was switched on by default.
+type RecordedDefault struct {
+	// policy is the policy by which it was.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Policy string `json:"policy"`
+
+	// time is when.
+	//
+	// +required
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^2[0-9]{3}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9][.][0-9]{6}(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
+	// +kubebuilder:validation:XValidation:rule="self >= timestamp('2000-01-01T00:00:00Z') && self < timestamp('3000-01-01T00:00:00Z')",message="must be an instant such as 2026-12-01T18:00:00.000000Z"
+	Time metav1.MicroTime `json:"time"`
+}
+
 // RecordedGrant identifies one grant for ever.
 type RecordedGrant struct {
 	// namespace is the grant's namespace.
@@ -152,6 +213,7 @@ type RecordedGrant struct {
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.startTime) || (has(self.startTime) && self.startTime == oldSelf.startTime)",message="status.startTime: is written once"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.provisionedTime) || (has(self.provisionedTime) && self.provisionedTime == oldSelf.provisionedTime)",message="status.provisionedTime: is written once"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.expirationTime) || (has(self.expirationTime) && self.expirationTime <= oldSelf.expirationTime)",message="status.expirationTime: may only move earlier"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.enabledByDefault) || (has(self.enabledByDefault) && self.enabledByDefault == oldSelf.enabledByDefault)",message="status.enabledByDefault: is written once"
 type SupportAccessRecordStatus struct {
 	// startTime is when access opens or opened.
 	//
@@ -273,6 +335,16 @@ type SupportAccessRecordStatus struct {
 	// +listMapKey=name
 	// +kubebuilder:validation:MaxItems=16
 	ReplacedCredentials []ReplacedCredential `json:"replacedCredentials,omitempty"`
+
+	// setting is, in the record of a setting, how it stood when the operator last saw it. Empty means that there is none.
+	//
+	// +optional
+	Setting *RecordedSwitch `json:"setting,omitempty"`
+
+	// enabledByDefault is, in the record of a setting, that it was switched on by default. That happens once.
+	//
+	// +optional
+	EnabledByDefault *RecordedDefault `json:"enabledByDefault,omitempty"`
 
 	// disconnectedTime is when, after the end, every replica of the gateway had said that nobody is connected any more.
 	//

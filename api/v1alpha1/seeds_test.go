@@ -66,6 +66,17 @@ spec:
   grant: {namespace: mail-archive, name: case-4712, uid: 7d1e6f0e-0000-4000-8000-000000000003, specDigest: "sha256:00"}
   scope: {cluster: true}
   settingRef: {uid: 7d1e6f0e-0000-4000-8000-000000000005, generation: 3}
+`, `
+apiVersion: supportaccess.dev/v1alpha1
+kind: SupportAccessRecord
+metadata: {name: setting.supportaccess.dev, namespace: mail-archive}
+spec:
+  setting: {namespace: mail-archive}
+status:
+  setting: {uid: 7d1e6f0e-0000-4000-8000-000000000005, generation: 3, enabledUntil: "2026-12-31T18:00:00Z"}
+  enabledByDefault: {policy: accounts, time: "2026-12-01T18:00:00.250000Z"}
+  transitions:
+  - {time: "2026-12-01T18:00:00.250000Z", type: EnabledByDefault, by: admin@customer.example, message: it is on}
 `},
 }
 
@@ -180,9 +191,24 @@ spec:
   - {kind: ServiceAccount, name: desk, namespace: support-desk}
   sessions: {idleTimeout: 30m, maxConnections: 8, maxStreamBytes: 1048576}
   handoverWindow: 12h
+  enabledByDefault:
+    createdSince: "2026-12-01T18:00:00Z"
+    duration: 720h
+    engineers:
+    - {name: ana@vendor.example, publicKey: age1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq}
+    roles: [support-access-configuration]
+    transport: Gateway
+    reason: the vendor looks after new accounts
+    switchedBy: admin@customer.example
   neverAllow:
   - {verbs: [get], apiGroups: [""], resources: [pods/log], resourceNames: [secretive]}
   - {verbs: ["*"], nonResourceURLs: [/debug/*]}
+status:
+  seenGeneration: 2
+  provenGeneration: 2
+  guardedSince: "2026-12-01T17:00:00Z"
+  conditions:
+  - {type: EnabledByDefault, status: "True", reason: "On", message: it is on, lastTransitionTime: "2026-12-01T18:00:00Z", observedGeneration: 2}
 `
 
 const sessionSeed = `
@@ -309,7 +335,7 @@ func TestWhatTheBuildersBuildIsAccepted(t *testing.T) {
 			gen.Decision("d", gen.Namespace, gen.Approving("g")), gen.Decision("d", gen.Namespace, gen.Denying("g")),
 		},
 		"SupportAccessPolicy": {
-			gen.Policy("default"), gen.Policy("p", gen.AnyDuration("1h"), gen.Suspended(), gen.Protecting("a"), gen.OfferingScopes("Cluster"), gen.OfferingTransports("Gateway"),
+			gen.Policy("default"), gen.Policy("e", gen.EnablingByDefault(gen.Epoch)), gen.Policy("p", gen.AnyDuration("1h"), gen.Suspended(), gen.Protecting("a"), gen.OfferingScopes("Cluster"), gen.OfferingTransports("Gateway"),
 				gen.Offering(v1alpha1.OfferedRole{Name: gen.Content, Elevated: true, MaxDuration: "30m"}),
 				gen.NeverAllowing(v1alpha1.Rule{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"pods/log"}})),
 		},

@@ -8,6 +8,10 @@ import (
 // SettingName is the name of every setting: a namespace has one.
 const SettingName = "support-access"
 
+// SettingRecordName is the name of the record of a namespace's setting. It has two dots: the name of a grant's record has
+// none, that of a copy of one has one.
+const SettingRecordName = "setting.supportaccess.dev"
+
 // The states of a setting besides those of its grant: the reasons of its condition Ready.
 const (
 	// SettingOn is a setting whose grant is active.

@@ -43,6 +43,9 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 // decisionsOfRecord maps a record to the decisions that concern its grant and are not yet applied.
 func (r *Reconciler) decisionsOfRecord(ctx context.Context, o client.Object) []reconcile.Request {
 	record := o.(*v1alpha1.SupportAccessRecord)
+	if record.Spec.Setting != nil {
+		return nil
+	}
 	var requests []reconcile.Request
 	for _, namespace := range []string{record.Spec.Grant.Namespace, v1alpha1.SystemNamespace} {
 		decisions := &v1alpha1.SupportAccessDecisionList{}

@@ -168,9 +168,9 @@ func index(ctx context.Context, indexer client.FieldIndexer) error {
 	return nil
 }
 
-// openOnly returns values for a record whose grant has not ended, and none for the many that have.
+// openOnly returns values for a record whose grant has not ended, and none for the many that have and for those of settings.
 func openOnly(o client.Object, values []string) []string {
-	if o.(*v1alpha1.SupportAccessRecord).Status.EndTime != nil {
+	if record := o.(*v1alpha1.SupportAccessRecord); record.Status.EndTime != nil || record.Spec.Setting != nil {
 		return nil
 	}
 	return values

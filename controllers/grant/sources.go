@@ -32,6 +32,10 @@ func (r *Reconciler) grantsOfGrant(_ context.Context, o client.Object) []types.N
 // grantsOfRecord maps a record to the grant it is about. Mirrors and tombstones lie elsewhere and wake the same grant.
 func (r *Reconciler) grantsOfRecord(_ context.Context, o client.Object) []types.NamespacedName {
 	grant := o.(*v1alpha1.SupportAccessRecord).Spec.Grant
+	if grant.Name == "" {
+		// It is the record of a setting.
+		return nil
+	}
 	return []types.NamespacedName{{Namespace: grant.Namespace, Name: grant.Name}}
 }
 
@@ -67,7 +71,7 @@ func (r *Reconciler) grantsIn(ctx context.Context, namespace string) []types.Nam
 	records := &v1alpha1.SupportAccessRecordList{}
 	if err := r.Client.List(ctx, records, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err == nil {
 		for i := range records.Items {
-			if grant := records.Items[i].Spec.Grant; records.Items[i].Status.EndTime == nil {
+			if grant := records.Items[i].Spec.Grant; grant.Name != "" && records.Items[i].Status.EndTime == nil {
 				keys[types.NamespacedName{Namespace: grant.Namespace, Name: grant.Name}] = struct{}{}
 			}
 		}

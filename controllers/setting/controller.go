@@ -1,5 +1,6 @@
-// Package setting keeps, for each SupportAccessSetting that is on, the one grant that it stands for. Whether and when that
-// grant opens and ends is the grant's own matter: a setting never opens anything itself.
+// Package setting keeps, for each SupportAccessSetting that is on, the one grant that it stands for, and the record of who
+// switched it; and it makes the settings of namespaces that are on by default. Whether and when a grant opens and ends is the
+// grant's own matter: a setting never opens anything itself.
 package setting
 
 import (
@@ -71,20 +72,34 @@ func settingOfGrant(_ context.Context, o client.Object) []reconcile.Request {
 // Reconcile brings one setting to what it demands now.
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	s, err := r.observe(ctx, request.NamespacedName)
-	if err != nil || s == nil {
+	if err != nil {
 		return reconcile.Result{}, err
 	}
+	result, err := r.enact(ctx, s)
+	if apierrors.IsConflict(err) {
+		return reconcile.Result{RequeueAfter: overtakenAgain}, nil
+	}
+	return result, err
+}
+
+// enact puts on record what happened, makes the grant that is wanted, and says what became of it.
+func (r *Reconciler) enact(ctx context.Context, s *sight) (reconcile.Result, error) {
+	if s.setting == nil {
+		// Whatever was made because of it ends by itself.
+		return reconcile.Result{}, r.keep(ctx, s.namespace, standing{}, s.now)
+	}
 	p := decide(*s)
+	// Who switched on is on record before anybody has access.
+	err := r.keep(ctx, s.namespace, standing{setting: s.setting, proven: p.proven}, s.now)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
 	if p.wants {
 		if p, err = r.make(ctx, *s, p); err != nil {
 			return reconcile.Result{}, err
 		}
 	}
-	err = r.save(ctx, *s, p)
-	if apierrors.IsConflict(err) {
-		return reconcile.Result{RequeueAfter: overtakenAgain}, nil
-	}
-	if err != nil {
+	if err := r.save(ctx, *s, p); err != nil {
 		return reconcile.Result{}, err
 	}
 	return reconcile.Result{RequeueAfter: p.again(s.now)}, nil
@@ -95,7 +110,9 @@ const overtakenAgain = 20 * time.Millisecond
 
 // sight is everything that a pass has learnt about one setting.
 type sight struct {
-	now     time.Time
+	now       time.Time
+	namespace string
+	// setting is nil where it is gone.
 	setting *v1alpha1.SupportAccessSetting
 	// grants are those that were made because of it.
 	grants []v1alpha1.SupportAccessGrant
@@ -106,12 +123,14 @@ type sight struct {
 	pending string
 }
 
-// observe gathers what a decision on a setting needs, nil where it is gone: whatever was made because of it ends by itself.
+// observe gathers what a decision on a setting needs.
 func (r *Reconciler) observe(ctx context.Context, key types.NamespacedName) (*sight, error) {
-	s := &sight{now: r.Clock.Now(), setting: &v1alpha1.SupportAccessSetting{}}
-	if err := r.Client.Get(ctx, key, s.setting); err != nil {
-		return nil, client.IgnoreNotFound(err)
+	s := &sight{now: r.Clock.Now(), namespace: key.Namespace}
+	setting := &v1alpha1.SupportAccessSetting{}
+	if err := r.Client.Get(ctx, key, setting); err != nil {
+		return s, client.IgnoreNotFound(err)
 	}
+	s.setting = setting
 	s.since, s.pending = r.Admission.InForce()
 	grants := &v1alpha1.SupportAccessGrantList{}
 	if err := r.Client.List(ctx, grants, client.InNamespace(key.Namespace)); err != nil {

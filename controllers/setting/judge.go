@@ -39,7 +39,7 @@ func (p plan) again(now time.Time) time.Duration {
 
 // decide says what is to become of a setting.
 func decide(s sight) plan {
-	p := plan{proven: proven(s)}
+	p := plan{proven: s.proof().Of(s.written(), s.guard())}
 	mine, others := s.mine(), s.othersOpen()
 	for _, g := range append([]*v1alpha1.SupportAccessGrant{mine}, others...) {
 		if g != nil && isTrue(g, v1alpha1.ConditionActive) {
@@ -68,21 +68,18 @@ func decide(s sight) plan {
 	return p
 }
 
-// proven reports whether a setting's spec, as it is now, was written while the admission policies were in force: it was
-// made since they are, or it was found so before, or an earlier spec of it was seen since they are.
-func proven(s sight) bool {
+// proof is what is known of whether the setting's spec was written while the admission policies were in force.
+func (s sight) proof() lifecycle.Proof {
 	status := s.setting.Status
-	switch {
-	case status.ProvenGeneration == s.setting.Generation:
-		return true
-	case s.pending != "" || s.now.Before(s.since):
-		return false
-	case s.setting.CreationTimestamp.After(s.since):
-		return true
-	default:
-		return status.GuardedSince != nil && !status.GuardedSince.Time.Before(s.since.Truncate(time.Second)) &&
-			status.ObservedGeneration > 0 && status.ObservedGeneration < s.setting.Generation
-	}
+	return lifecycle.Proof{Seen: status.ObservedGeneration, Proven: status.ProvenGeneration, GuardedSince: status.GuardedSince}
+}
+
+func (s sight) written() lifecycle.Written {
+	return lifecycle.Written{Created: s.setting.CreationTimestamp.Time, Generation: s.setting.Generation}
+}
+
+func (s sight) guard() lifecycle.Guard {
+	return lifecycle.Guard{Now: s.now, Since: s.since, Pending: s.pending}
 }
 
 // mine is the grant of the setting's present generation, nil if there is none.

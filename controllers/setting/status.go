@@ -3,7 +3,6 @@ package setting
 import (
 	"context"
 	"fmt"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -38,17 +37,8 @@ func (r *Reconciler) save(ctx context.Context, s sight, p plan) error {
 // statusOf returns the status that a pass leads to.
 func statusOf(s sight, p plan) v1alpha1.SupportAccessSettingStatus {
 	status := *s.setting.Status.DeepCopy()
-	status.ObservedGeneration = s.setting.Generation
-	if p.proven {
-		status.ProvenGeneration = s.setting.Generation
-	}
-	// What is written from now on is guarded, until there is a break.
-	if s.pending == "" && !s.now.Before(s.since) {
-		since := metav1.NewTime(s.since.Truncate(time.Second).UTC())
-		status.GuardedSince = &since
-	} else if status.ObservedGeneration != s.setting.Status.ObservedGeneration {
-		status.GuardedSince = nil
-	}
+	proof := s.proof().Next(s.written(), s.guard())
+	status.ObservedGeneration, status.ProvenGeneration, status.GuardedSince = proof.Seen, proof.Proven, proof.GuardedSince
 	status.EngineerNames = ""
 	if p.active != nil {
 		status.EngineerNames = namesInLine(p.active.Spec.Engineers)

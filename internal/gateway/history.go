@@ -24,8 +24,8 @@ import (
 	"supportaccess.dev/operator/internal/lifecycle"
 )
 
-// History puts into the audit log what happened to grants: who granted, what was decided, how it ended, and how policies
-// changed. It takes that from records, decisions and policies, and asks the log what it has already: so each is there
+// History puts into the audit log what happened to grants and settings: who granted or switched, what was decided, how it
+// ended, and how policies changed. It takes that from records, decisions and policies, and asks the log what it has already: so each is there
 // once, though the gateway was away or is started again.
 type History struct {
 	// Reader reads from the cache.
@@ -62,6 +62,7 @@ type policyKnown struct {
 // What the log calls the objects.
 const (
 	grantsResource    = "supportaccessgrants"
+	settingsResource  = "supportaccesssettings"
 	decisionsResource = "supportaccessdecisions"
 	policiesResource  = "supportaccesspolicies"
 )
@@ -88,7 +89,7 @@ func (h *History) SetupWithManager(mgr ctrl.Manager) error {
 	return nil
 }
 
-// record puts down what happened to one grant since it was last looked at. The copies of a record in other places say
+// record puts down what happened to one grant, or setting, since it was last looked at. The copies of a record in other places say
 // nothing new, but that in the operator's own namespace outlives the grant's.
 func (h *History) record(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	record := &v1alpha1.SupportAccessRecord{}
@@ -98,7 +99,7 @@ func (h *History) record(ctx context.Context, request reconcile.Request) (reconc
 	}
 	grant := record.Spec.Grant
 	total := len(record.Status.Transitions) + int(record.Status.DroppedTransitions)
-	if isMirror := record.Namespace != grant.Namespace && record.Namespace != v1alpha1.SystemNamespace; isMirror || h.known[request.NamespacedName] == total {
+	if isMirror := record.Spec.Setting == nil && record.Namespace != grant.Namespace && record.Namespace != v1alpha1.SystemNamespace; isMirror || h.known[request.NamespacedName] == total {
 		return reconcile.Result{}, nil
 	}
 	if wait := h.turn("record", request.NamespacedName); wait > 0 {
@@ -110,7 +111,7 @@ func (h *History) record(ctx context.Context, request reconcile.Request) (reconc
 	}
 	for i := range missing {
 		if err := h.append(ctx, transitionEntry(record, &missing[i], h.now())); err != nil {
-			return reconcile.Result{}, fmt.Errorf("put down what happened to grant %s/%s: %w", grant.Namespace, grant.Name, err)
+			return reconcile.Result{}, fmt.Errorf("put down what record %s says: %w", request.NamespacedName, err)
 		}
 	}
 	if h.known == nil {
@@ -157,14 +158,10 @@ type step struct {
 
 // missing returns the transitions that the log does not have, oldest first.
 func (h *History) missing(ctx context.Context, record *v1alpha1.SupportAccessRecord) ([]v1alpha1.Transition, error) {
-	grant, have := record.Spec.Grant, map[step]int{}
-	query := audit.Query{
-		Type: audit.TypeLifecycle, Resource: grantsResource + "." + v1alpha1.GroupVersion.Group,
-		Grant: audit.Grant{Namespace: grant.Namespace, Name: grant.Name, UID: string(grant.UID)},
-	}
-	err := h.each(ctx, query, func(e *audit.Entry) { have[step{e.Happened.What, e.Happened.Time.UnixMicro()}]++ })
+	have := map[step]int{}
+	err := h.each(ctx, entriesOf(record), func(e *audit.Entry) { have[step{e.Happened.What, e.Happened.Time.UnixMicro()}]++ })
 	if err != nil {
-		return nil, fmt.Errorf("find what is known of grant %s/%s: %w", grant.Namespace, grant.Name, err)
+		return nil, fmt.Errorf("find what is known of record %s/%s: %w", record.Namespace, record.Name, err)
 	}
 	var missing []v1alpha1.Transition
 	for _, t := range record.Status.Transitions {
@@ -178,6 +175,18 @@ func (h *History) missing(ctx context.Context, record *v1alpha1.SupportAccessRec
 		}
 	}
 	return missing, nil
+}
+
+// entriesOf asks for the entries of what a record is about.
+func entriesOf(record *v1alpha1.SupportAccessRecord) audit.Query {
+	if setting := record.Spec.Setting; setting != nil {
+		return audit.Query{Type: audit.TypeLifecycle, Resource: settingsResource + "." + v1alpha1.GroupVersion.Group, Namespace: setting.Namespace}
+	}
+	grant := record.Spec.Grant
+	return audit.Query{
+		Type: audit.TypeLifecycle, Resource: grantsResource + "." + v1alpha1.GroupVersion.Group,
+		Grant: audit.Grant{Namespace: grant.Namespace, Name: grant.Name, UID: string(grant.UID)},
+	}
 }
 
 // each does something with every entry of something that happened which a query asks for.
@@ -210,6 +219,10 @@ func (h *History) append(ctx context.Context, e *audit.Entry) error {
 
 // transitionEntry is the entry of one transition of a record.
 func transitionEntry(record *v1alpha1.SupportAccessRecord, t *v1alpha1.Transition, now metav1.MicroTime) *audit.Entry {
+	if setting := record.Spec.Setting; setting != nil {
+		return audit.Lifecycle(audit.Happening{What: t.Type, By: t.By, Time: t.Time, Message: t.Message},
+			reference(settingsResource, setting.Namespace, v1alpha1.SettingName, ""), nil, now)
+	}
 	grant := record.Spec.Grant
 	e := audit.Lifecycle(
 		audit.Happening{What: t.Type, By: t.By, Time: t.Time, Message: messageOf(record, t)},

@@ -325,3 +325,20 @@ func TestReplicasWithOneLogPutItDownOnceBetweenThem(t *testing.T) {
 		t.Errorf("the log has it %d times, %v", len(page.Lines), err)
 	}
 }
+
+func TestWhoSwitchedASettingIsInTheLogOnceForEachNamespace(t *testing.T) {
+	c := newChronicle(t)
+	of := func(namespace string, transitions ...v1alpha1.Transition) *v1alpha1.SupportAccessRecord {
+		return &v1alpha1.SupportAccessRecord{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: v1alpha1.SettingRecordName},
+			Spec:       v1alpha1.SupportAccessRecordSpec{Setting: &v1alpha1.RecordedSetting{Namespace: namespace}},
+			Status:     v1alpha1.SupportAccessRecordStatus{Transitions: transitions},
+		}
+	}
+	mail, shop := of("mail", transition(0, "SwitchedOn", "tess", "on")), of("shop", transition(0, "SwitchedOn", "tess", "on, too"))
+	c.make(mail, shop)
+	c.mustSay("support-access SwitchedOn by tess: on", "support-access SwitchedOn by tess: on, too")
+	mail.Status.Transitions = append(mail.Status.Transitions, transition(5, "SwitchedOff", "ben", "off"))
+	c.update(mail)
+	c.mustSay("support-access SwitchedOn by tess: on", "support-access SwitchedOn by tess: on, too", "support-access SwitchedOff by ben: off")
+}

@@ -299,6 +299,13 @@ func addBesideGrants(mgr ctrl.Manager, o Options, watch *guard.Guard) error {
 	if err := settings.SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("set up the setting controller: %w", err)
 	}
+	defaults := &setting.Defaults{
+		Client: policyClient{Client: mgr.GetClient(), cache: mgr.GetCache(), live: live}, Live: live, Clock: now, Admission: watch,
+		Recorder: mgr.GetEventRecorder("support-access"),
+	}
+	if err := defaults.SetupWithManager(mgr); err != nil {
+		return fmt.Errorf("set up the controller of settings by default: %w", err)
+	}
 	decisions := &decision.Reconciler{Client: mgr.GetClient(), Live: live, Clock: now}
 	if err := decisions.SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("set up the decision controller: %w", err)

@@ -28,6 +28,7 @@ var unreachable = []string{
 	"support-access-decision-stamp: spec.decidedBy: says who decided and never changes",
 	"support-access-grant-bind: spec.roles: at most 4",
 	"support-access-setting-bind: spec.roles: at most 4",
+	"support-access-policy-bind: spec.enabledByDefault.roles: at most 4",
 }
 
 var literal = regexp.MustCompile(`'([^']*)'`)

@@ -106,6 +106,9 @@ func proofs() map[string]proof {
 		"support-access-setting-bind":             creating(&w.bob, setting(mail, on(soon), switchedBy("bob"))),
 		"support-access-setting-limits":           creating(&w.cara, setting(mail, on(at(721*time.Hour)), switchedBy("cara"))),
 		"support-access-setting-grant":            w.grantOfSetting(stampedBy("mallory")),
+		"support-access-setting-by-policy":        creating(&w.controller, setting(mail, switchedBy("mallory"))),
+		"support-access-policy-stamp":             creating(&w.cara, byDefault("x", writtenBy("bob"))),
+		"support-access-policy-bind":              creating(&w.pat, byDefault("x", writtenBy("pat"), lending(operate))),
 		"support-access-finalizers":               w.updateHeld(func(g *v1alpha1.SupportAccessGrant) { g.Finalizers = nil }),
 		"support-access-status":                   w.updateHeldStatus,
 		"support-access-records":                  w.labelUsed,
@@ -138,6 +141,7 @@ func proofs() map[string]proof {
 		"support-access-grant-stamp":        creating(&w.ana, grant(mail, "x")),
 		"support-access-decision-stamp":     creating(&w.ana, decision(mail, finalized)),
 		"support-access-setting-stamp":      creating(&w.cara, setting(frozen)),
+		"support-access-policy-stamp":       creating(&w.cara, byDefault("x")),
 		"support-access-decision-finalizer": creating(&w.ana, decision(mail, decidedBy("ana"))),
 	} {
 		all["MutatingAdmissionPolicy "+name] = attempt

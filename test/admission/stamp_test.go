@@ -293,6 +293,18 @@ func TestWithoutMutatingPoliciesTheLinesAreAskedFor(t *testing.T) {
 	}
 	taken(t, w.bob.merge(t, s.DeepCopy(), `{"spec":{"reason":"another","switchedBy":"bob"}}`))
 
+	refused(t, w.cara.try(t, byDefault("by-hand")), "support-access-policy-stamp",
+		`spec.enabledByDefault.switchedBy: is missing: add the line switchedBy: "cara"`)
+	p := byDefault("by-hand", writtenBy("cara"))
+	w.cara.make(t, p)
+	for what, patch := range map[string]string{
+		"spec.enabledByDefault.switchedBy: says who changed the policy and does not change without it": `{"spec":{"enabledByDefault":{"switchedBy":"pat"}}}`,
+		`spec.enabledByDefault.switchedBy: "cara" is not who changes this policy`:                      `{"spec":{"maxEnabled":"100h"}}`,
+	} {
+		refused(t, w.pat.merge(t, p.DeepCopy(), patch), "support-access-policy-stamp", what)
+	}
+	taken(t, w.pat.merge(t, p.DeepCopy(), `{"spec":{"maxEnabled":"100h","enabledByDefault":{"switchedBy":"pat"}}}`))
+
 	lines := strings.Replace(appliedGrant, "duration: 24h", "duration: 24h\n  grantedBy: ana", 1)
 	first, err := w.ana.applied(t, lines, "flux")
 	if err != nil {

@@ -77,6 +77,8 @@ type world struct {
 	bob *person
 	// cara may grant any role anywhere, approve and revoke.
 	cara *person
+	// pat may write policies, and bind every role but operate in the whole cluster.
+	pat *person
 	// dan may revoke the grant named dans in mail, and eve may approve in mail.
 	dan, eve *person
 	// flux is a pipeline's ServiceAccount with ana's rights, in mail and in namespaces of other policies.
@@ -135,7 +137,7 @@ func (w *world) inPod(pod string) (*person, error) {
 
 // meetPeople makes the clients. The engineer's token is made before admission forbids it to everybody.
 func (w *world) meetPeople(ctx context.Context) error {
-	users := map[string]**person{"ana": &w.ana, "bob": &w.bob, "cara": &w.cara, "dan": &w.dan, "eve": &w.eve, visitorName: &w.visitor}
+	users := map[string]**person{"ana": &w.ana, "bob": &w.bob, "cara": &w.cara, "dan": &w.dan, "eve": &w.eve, "pat": &w.pat, visitorName: &w.visitor}
 	for name, p := range users {
 		made, err := w.person(name, w.cp.UserConfig(name, groupsOf[name]...), rest.NoWarnings{})
 		if err != nil {
@@ -241,6 +243,7 @@ func roles() []client.Object {
 			Verbs: []string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"},
 		}),
 		role("test-bind-plain", bind(configuration, diagnostics)),
+		role("test-bind-most", bind(configuration, diagnostics, content)),
 		role("test-bind-any", bind()),
 		role("test-revoke", ours("revoke")),
 		role("test-approve", ours("approve")),
@@ -267,6 +270,7 @@ func holders() []client.Object {
 	in(mail, user("bob"), "test-write")
 	in(mail, user("dan"), "test-write", "test-revoke-dans")
 	in(mail, user("eve"), "test-write", "test-approve")
+	in("", user("pat"), "test-write", "test-bind-most")
 	in("", user("cara"), "test-write", "test-bind-any", "test-revoke", "test-approve")
 	for _, namespace := range []string{mail, named, wide} {
 		in(namespace, account(pipelines, "flux"), "test-write", "test-bind-plain", "test-revoke")

@@ -1,6 +1,8 @@
 package gen
 
 import (
+	"time"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"supportaccess.dev/operator/api/v1alpha1"
@@ -68,4 +70,16 @@ func Protecting(namespaces ...string) func(*v1alpha1.SupportAccessPolicy) {
 // NeverAllowing adds rules to its never-list.
 func NeverAllowing(rules ...v1alpha1.Rule) func(*v1alpha1.SupportAccessPolicy) {
 	return func(p *v1alpha1.SupportAccessPolicy) { p.Spec.NeverAllow = append(p.Spec.NeverAllow, rules...) }
+}
+
+// EnablingByDefault has it switch on, for ten days, the namespaces that are made since an instant, for the engineer and the
+// default roles; the admin wrote it.
+func EnablingByDefault(since time.Time) func(*v1alpha1.SupportAccessPolicy) {
+	return func(p *v1alpha1.SupportAccessPolicy) {
+		p.Spec.MaxEnabled = "720h"
+		p.Spec.EnabledByDefault = &v1alpha1.EnabledByDefault{
+			CreatedSince: *at(since), Duration: "240h", Engineers: []v1alpha1.Engineer{{Name: Engineer}}, Roles: []string{Configuration, Diagnostics},
+			Reason: "support access is switched on by default", SwitchedBy: Admin,
+		}
+	}
 }

@@ -51,6 +51,7 @@ func (r *run) play(t *testing.T) {
 		{"a credential is handed over encrypted", r.encrypted},
 		{"roles that only a case opens are granted", r.elevated},
 		{"support access is switched on and off", r.switched},
+		{"support access is switched on by default", r.switchedByDefault},
 		{"a role widens", r.widens},
 		{"a role is missing, and then it is there", r.waitsForRole},
 		{"the namespace lets everybody do something anyway", r.ambient},
@@ -513,6 +514,16 @@ func (r *run) switched(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.stands(t, s, v1alpha1.SettingOff)
+}
+
+// switchedByDefault has a policy switch a namespace on.
+func (r *run) switchedByDefault(t *testing.T) {
+	policy := gen.Policy(r.Name("accounts"), gen.EnablingByDefault(time.Now().Add(-time.Hour)))
+	policy.ObjectMeta = metav1.ObjectMeta{Name: policy.Name}
+	policy.Spec.EnabledByDefault.SwitchedBy = ""
+	r.create(t, policy)
+	namespace := r.LabelledNamespace(t, map[string]string{v1alpha1.LabelPolicy: policy.Name})
+	r.stands(t, gen.SettingToApply(namespace), v1alpha1.SettingOn)
 }
 
 // stands waits until a setting is in a state.
