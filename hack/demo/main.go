@@ -122,7 +122,7 @@ func startPods(ctx context.Context, cp *controlplane.ControlPlane, dir string, d
 // values offer, besides what the chart offers, content for a case: until there are approvals a cluster admin chooses so.
 func values(ip string) map[string]any {
 	return world.GatewayValues(ip, map[string]any{
-		"gateway":      map[string]any{"audit": map[string]any{"origin": "demo.example/audit", "api": map[string]any{"enabled": true}}},
+		"gateway":      map[string]any{"changes": map[string]any{"enabled": true}, "audit": map[string]any{"origin": "demo.example/audit", "api": map[string]any{"enabled": true}}},
 		"offeredRoles": []any{"support-access-configuration", "support-access-diagnostics", "support-access-content"},
 		"defaultPolicy": map[string]any{"spec": map[string]any{
 			"transports": []any{"Gateway"},
