@@ -30,11 +30,11 @@ type options struct {
 func main() {
 	var o options
 	flag.IntVar(&o.rounds, "rounds", 20, "how often opening and revoking are measured")
-	flag.IntVar(&o.storm, "storm", 1000, "how many grants expire, or open, at once")
+	flag.IntVar(&o.storm, "storm", 1000, "how many grants expire, or open, or settings are switched off, at once")
 	flag.IntVar(&o.storms, "storms", 5, "how often grants expire at once")
 	flag.IntVar(&o.grants, "grants", 10000, "how many active grants the operator holds when its memory is measured")
 	flag.IntVar(&o.streams, "streams", 1000, "how many watches one grant has when the gateway cuts them")
-	flag.StringVar(&o.only, "only", "", "one of open, expire, storm, conditions, scale, gateway; empty for all")
+	flag.StringVar(&o.only, "only", "", "one of open, expire, storm, settings, conditions, scale, gateway; empty for all")
 	flag.Parse()
 	log.SetLogger(logr.Discard())
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -62,7 +62,7 @@ type cluster struct {
 func run(ctx context.Context, o options) error {
 	known := false
 	for _, c := range []cluster{
-		{parts: []part{{"open", (*bench).openAndRevoke}, {"expire", (*bench).expireAtOnce}, {"storm", (*bench).revokeInStorm}, {"conditions", (*bench).everybodyElse}, {"scale", (*bench).holdMany}}},
+		{parts: []part{{"open", (*bench).openAndRevoke}, {"expire", (*bench).expireAtOnce}, {"storm", (*bench).revokeInStorm}, {"settings", (*bench).switchOffAtOnce}, {"conditions", (*bench).everybodyElse}, {"scale", (*bench).holdMany}}},
 		{gateway: true, parts: []part{{"gateway", (*bench).throughGateway}}},
 	} {
 		c.parts = slices.DeleteFunc(c.parts, func(p part) bool { return o.only != "" && o.only != p.name })
@@ -75,7 +75,7 @@ func run(ctx context.Context, o options) error {
 		}
 	}
 	if !known {
-		return fmt.Errorf("-only %s: it is none of open, expire, storm, conditions, scale, gateway", o.only)
+		return fmt.Errorf("-only %s: it is none of open, expire, storm, settings, conditions, scale, gateway", o.only)
 	}
 	return nil
 }
