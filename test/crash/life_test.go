@@ -15,6 +15,7 @@ import (
 	"supportaccess.dev/operator/controllers/decision"
 	"supportaccess.dev/operator/controllers/grant"
 	"supportaccess.dev/operator/controllers/record"
+	"supportaccess.dev/operator/controllers/setting"
 	"supportaccess.dev/operator/internal/access"
 	"supportaccess.dev/operator/internal/records"
 )
@@ -38,6 +39,7 @@ type life struct {
 	grants    *grant.Reconciler
 	decisions *decision.Reconciler
 	records   *record.Reconciler
+	settings  *setting.Reconciler
 	// lags says that its cache shows the past.
 	lags bool
 	// cancel ends what is under way, as the end of a process does.
@@ -89,6 +91,7 @@ func (r *run) lifeWith(w *wire, c client.Client) *life {
 	}
 	l.decisions = &decision.Reconciler{Client: c, Live: live, Clock: r.clock}
 	l.records = &record.Reconciler{Client: c, Live: live, Clock: r.clock, Retention: retention}
+	l.settings = &setting.Reconciler{Client: c, Live: live, Clock: r.clock, Admission: r.stage.admission, Recorder: &events.FakeRecorder{}}
 	return l
 }
 
@@ -104,6 +107,7 @@ func (l *life) turns() []func() pass {
 	add("grant", l.grants, keys.grants)
 	add("record", l.records, keys.records)
 	add("decision", l.decisions, keys.decisions)
+	add("setting", l.settings, keys.settings)
 	return turns
 }
 

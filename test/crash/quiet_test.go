@@ -351,8 +351,10 @@ func (r *run) outcome() string {
 		}
 		out = append(out, line)
 	}
-	slices.Sort(out)
-	return r.plain(strings.Join(out, "\n"))
+	out = append(out, r.outcomeOfSetting()...)
+	lines := strings.Split(r.plain(strings.Join(out, "\n")), "\n")
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
 }
 
 // recordNamed returns the record of a grant of this run.

@@ -56,6 +56,8 @@ type run struct {
 	offset time.Duration
 	// home is where grants are made, other is another namespace.
 	home, other string
+	// switched says that there is, or was, a setting at home.
+	switched bool
 	// own is the policy of the home namespace, where it has one of its own.
 	own   string
 	names map[string]string
@@ -197,8 +199,10 @@ func (r *run) grant(name string, mods ...func(*v1alpha1.SupportAccessGrant)) *v1
 }
 
 // meet learns the names that the operator will give to what it makes for a grant.
-func (r *run) meet(g *v1alpha1.SupportAccessGrant) {
-	alias := g.Name
+func (r *run) meet(g *v1alpha1.SupportAccessGrant) { r.meetAs(g, g.Name) }
+
+// meetAs is meet for a grant whose own name is another in every run.
+func (r *run) meetAs(g *v1alpha1.SupportAccessGrant, alias string) {
 	for slices.Contains(slices.Collect(maps.Values(r.names)), "grant "+alias) {
 		alias += "'"
 	}
@@ -377,6 +381,14 @@ func (r *run) wrote(o client.Object) {
 	if r.stage.real() {
 		if err := r.stage.caches.catchUp(r.t.Context(), o); err != nil {
 			r.note("after a write: %v", err)
+		}
+	}
+	switch made := o.(type) {
+	case *v1alpha1.SupportAccessSetting:
+		r.meetSetting(made)
+	case *v1alpha1.SupportAccessGrant:
+		if made.Spec.SettingRef != nil && r.names[string(made.UID)] == "" {
+			r.meetAs(made, r.names[made.Name])
 		}
 	}
 	if r.afterWrite != nil {
