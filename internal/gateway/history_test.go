@@ -216,7 +216,7 @@ func TestWhatCouldNotBePutDownIsPutDownLater(t *testing.T) {
 	c := newChronicle(t)
 	c.make(aRecord("mail", "case-1", transition(0, "Granted", "tess", "it is slow"), transition(1, "Opened", "support-access", ""), transition(2, "Revoked", "tess", "done")))
 	c.h.Log = &full{c.log, 1}
-	if err := c.looks(); err == nil || !strings.Contains(err.Error(), "put down what happened to grant mail/case-1") {
+	if err := c.looks(); err == nil || !strings.Contains(err.Error(), "put down what record mail/case-1 says") {
 		t.Errorf("it says %v", err)
 	}
 	if got := c.says(); len(got) != 1 {
