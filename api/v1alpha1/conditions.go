@@ -56,6 +56,7 @@ const (
 	EndNamespaceDeleted  = "NamespaceDeleted"
 	EndEngineersRemoved  = "EngineersRemoved"
 	EndDenied            = "Denied"
+	EndNotApproved       = "NotApproved"
 	EndRefused           = "Refused"
 	EndSwitchedOff       = "SwitchedOff"
 	EndSettingDeleted    = "SettingDeleted"
@@ -65,6 +66,8 @@ const (
 // Types of transitions in a record, besides the ends above.
 const (
 	TransitionGranted            = "Granted"
+	TransitionAwaitingApproval   = "AwaitingApproval"
+	TransitionApproved           = "Approved"
 	TransitionOpened             = "Opened"
 	TransitionShortened          = "Shortened"
 	TransitionEngineerRemoved    = "EngineerRemoved"
@@ -87,6 +90,9 @@ const (
 // Reasons of the conditions that are not states.
 const (
 	ReasonNotRequired   = "NotRequired"
+	ReasonApproved      = "Approved"
+	ReasonNotApproved   = "NotApproved"
+	ReasonDoesNotCount  = "DoesNotCount"
 	ReasonProvisioned   = "Provisioned"
 	ReasonNotYet        = "NotYet"
 	ReasonTakenAway     = "TakenAway"

@@ -2,6 +2,7 @@ package v1alpha1
 
 import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // SupportAccessDecision is a human act on grants: to revoke, to shorten or to hand over again, to approve or to deny, with a reason. It is
@@ -102,10 +103,29 @@ type SupportAccessDecisionSpec struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024
 	DecidedBy string `json:"decidedBy,omitempty"`
+
+	// authority is Cluster where who decided held the verb that the action takes on every grant of the cluster, and
+	// Namespace where on fewer. Admission writes it; a manifest leaves it out.
+	//
+	// +optional
+	Authority Authority `json:"authority,omitempty"`
 }
+
+// Authority is how far the verb reached that somebody held who decided.
+//
+// +kubebuilder:validation:Enum=Namespace;Cluster
+type Authority string
+
+const (
+	// AuthorityNamespace is the verb in the decision's namespace, or on one grant of it.
+	AuthorityNamespace Authority = "Namespace"
+	// AuthorityCluster is the verb in the whole cluster.
+	AuthorityCluster Authority = "Cluster"
+)
 
 // DecisionTarget is what a decision acts on: exactly one of grant, request, namespace and cluster.
 //
+// +kubebuilder:validation:XValidation:rule="!has(self.uid) || has(self.grant)",message="spec.target.uid: given with grant, and only then"
 // +kubebuilder:validation:XValidation:rule="[has(self.grant), has(self.request), has(self.namespace), has(self.cluster)].filter(x, x).size() == 1",message="spec.target: give exactly one of grant, request, namespace and cluster"
 type DecisionTarget struct {
 	// grant is the name of a grant in the decision's namespace.
@@ -114,6 +134,15 @@ type DecisionTarget struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	Grant string `json:"grant,omitempty"`
+
+	// uid is the UID of the grant that is meant: the decision is about no other of its name. Empty means the grant of that
+	// name that was there when the decision was made.
+	//
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	UID types.UID `json:"uid,omitempty"`
 
 	// request is the name of a request in the decision's namespace.
 	//
@@ -145,7 +174,7 @@ type DecisionTarget struct {
 // SupportAccessDecisionStatus is what a decision did.
 type SupportAccessDecisionStatus struct {
 	// conditions is Applied: True once the records have taken it over; False with NoSuchGrant where there was nothing to
-	// act on.
+	// act on, and with DoesNotCount where it is an approval that does not count.
 	//
 	// +optional
 	// +listType=map

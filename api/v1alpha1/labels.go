@@ -11,6 +11,8 @@ const (
 	// LabelPolicy on a namespace names the policy that holds there.
 	LabelPolicy = "supportaccess.dev/policy"
 
+	// AnnotationAuthor on a grant names who wrote it, where a pipeline applied it. Nobody checks it: the record calls it claimed.
+	AnnotationAuthor = "supportaccess.dev/author"
 	// AnnotationGrantUID is the UID of the grant for which the operator made an object. Without it an object is not ours.
 	AnnotationGrantUID = "supportaccess.dev/grant-uid"
 	// AnnotationSection on a CustomResourceDefinition says in which section of the audit log what is done to its objects is.

@@ -181,6 +181,25 @@ type SupportAccessPolicySpec struct {
 	// +kubebuilder:validation:XValidation:rule="''.matches(self) in [true, false]",message="must be a regular expression (RE2)"
 	EngineerPattern string `json:"engineerPattern,omitempty"`
 
+	// approvalTimeout is for how long, from its making, a grant waits for approvals that its roles need. Then it is Denied. The
+	// default is 72h.
+	//
+	// +optional
+	// +kubebuilder:default:="72h"
+	// +kubebuilder:validation:XValidation:rule="self.matches('[1-9]')",message="must be longer than zero"
+	ApprovalTimeout Duration `json:"approvalTimeout,omitempty"`
+
+	// serviceAccountApprovers are the ServiceAccounts whose approvals count, as user names such as
+	// system:serviceaccount:NAMESPACE:NAME. Empty means that only people approve.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=340
+	// +kubebuilder:validation:items:Pattern=`^system:serviceaccount:[a-z0-9]([-a-z0-9]*[a-z0-9])?:[a-z0-9]([-a-z0-9.]*[a-z0-9])?$`
+	ServiceAccountApprovers []string `json:"serviceAccountApprovers,omitempty"`
+
 	// requirePublicKey is ElevatedRoles, Always or Never: of whom a grant must give a publicKey, so that the credential lies
 	// nowhere in plaintext and its holder alone can use it. The default is ElevatedRoles: of every engineer of a grant that
 	// names an elevated role.
@@ -375,8 +394,8 @@ type OfferedRole struct {
 	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9]([A-Za-z0-9.:_-]*[A-Za-z0-9])?$`
 	Name string `json:"name"`
 
-	// elevated true means that the role reaches content or changes things, and is given for a case only, and to
-	// engineers with a public key, unless requirePublicKey says otherwise.
+	// elevated true means that the role reaches content or changes things, and is given for a case only, after an
+	// approval unless approvals says otherwise, and to engineers with a public key unless requirePublicKey does.
 	//
 	// +optional
 	Elevated bool `json:"elevated,omitempty"`
@@ -386,6 +405,14 @@ type OfferedRole struct {
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="self.matches('[1-9]')",message="must be longer than zero"
 	MaxDuration Duration `json:"maxDuration,omitempty"`
+
+	// approvals is how many people besides the granter must approve a grant with this role before it opens. The default is 1
+	// for an elevated role and 0 for another. The grant of a ServiceAccount with an elevated role needs one more, a person's.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=8
+	Approvals *int32 `json:"approvals,omitempty"`
 }
 
 // CredentialReader is an RBAC subject that may fetch credentials.

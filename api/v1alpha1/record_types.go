@@ -65,6 +65,13 @@ type SupportAccessRecordSpec struct {
 	// +kubebuilder:validation:MaxLength=1024
 	GrantedBy string `json:"grantedBy,omitempty"`
 
+	// claimedAuthor is whom the grant named as its author, in the annotation supportaccess.dev/author. Nobody checked it. An
+	// approval of theirs does not count.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	ClaimedAuthor string `json:"claimedAuthor,omitempty"`
+
 	// case is the support case.
 	//
 	// +optional
@@ -211,6 +218,7 @@ type RecordedGrant struct {
 //
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.endTime) || (has(self.endTime) && self.endTime == oldSelf.endTime)",message="status.endTime: is written once"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.startTime) || (has(self.startTime) && self.startTime == oldSelf.startTime)",message="status.startTime: is written once"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.awaitingApprovalTime) || (has(self.awaitingApprovalTime) && self.awaitingApprovalTime == oldSelf.awaitingApprovalTime)",message="status.awaitingApprovalTime: is written once"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.provisionedTime) || (has(self.provisionedTime) && self.provisionedTime == oldSelf.provisionedTime)",message="status.provisionedTime: is written once"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.expirationTime) || (has(self.expirationTime) && self.expirationTime <= oldSelf.expirationTime)",message="status.expirationTime: may only move earlier"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.enabledByDefault) || (has(self.enabledByDefault) && self.enabledByDefault == oldSelf.enabledByDefault)",message="status.enabledByDefault: is written once"
@@ -230,6 +238,27 @@ type SupportAccessRecordStatus struct {
 	// +kubebuilder:validation:Pattern=`^2[0-9]{3}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
 	// +kubebuilder:validation:XValidation:rule="self >= timestamp('2000-01-01T00:00:00Z') && self < timestamp('3000-01-01T00:00:00Z')",message="must be an instant such as 2026-12-01T18:00:00Z"
 	ExpirationTime *metav1.Time `json:"expirationTime,omitempty"`
+
+	// awaitingApprovalTime is since when the grant has waited for approvals. Empty means that it needed none.
+	//
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^2[0-9]{3}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
+	// +kubebuilder:validation:XValidation:rule="self >= timestamp('2000-01-01T00:00:00Z') && self < timestamp('3000-01-01T00:00:00Z')",message="must be an instant such as 2026-12-01T18:00:00Z"
+	AwaitingApprovalTime *metav1.Time `json:"awaitingApprovalTime,omitempty"`
+
+	// approvalsNeeded is how many approvals the grant needed when it was last judged before it opened.
+	//
+	// +optional
+	ApprovalsNeeded int32 `json:"approvalsNeeded,omitempty"`
+
+	// approvals are those that counted.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=uid
+	// +kubebuilder:validation:MaxItems=16
+	Approvals []RecordedApproval `json:"approvals,omitempty"`
 
 	// provisionedTime is when every binding was in place. Empty means that access was never wholly given.
 	//
@@ -365,6 +394,50 @@ type SupportAccessRecordStatus struct {
 	//
 	// +optional
 	DroppedTransitions int32 `json:"droppedTransitions,omitempty"`
+}
+
+// RecordedApproval is an approval that counted.
+type RecordedApproval struct {
+	// by is who approved.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	By string `json:"by"`
+
+	// decision is the name of the decision, and uid its UID.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Decision string `json:"decision"`
+
+	// uid is the decision's UID.
+	//
+	// +required
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	UID types.UID `json:"uid"`
+
+	// authority is Namespace or Cluster: how far the verb reached that the approver held.
+	//
+	// +optional
+	Authority Authority `json:"authority,omitempty"`
+
+	// time is when the decision was made, by the API server's clock.
+	//
+	// +required
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^2[0-9]{3}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
+	// +kubebuilder:validation:XValidation:rule="self >= timestamp('2000-01-01T00:00:00Z') && self < timestamp('3000-01-01T00:00:00Z')",message="must be an instant such as 2026-12-01T18:00:00Z"
+	Time metav1.Time `json:"time"`
+
+	// reason is why.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Reason string `json:"reason,omitempty"`
 }
 
 // RecordedBinding is a binding as the API server made it.

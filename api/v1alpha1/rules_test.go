@@ -114,6 +114,9 @@ func TestWhatIsAcceptedOnCreate(t *testing.T) {
 			"revoke":                            {[]edit{set("spec.action", "Revoke"), unset("spec.expirationTime")}, ""},
 			"approve":                           {[]edit{set("spec.action", "Approve"), unset("spec.expirationTime")}, ""},
 			"approve a request":                 {[]edit{set("spec", "{action: Approve, reason: yes it is, target: {request: r}}")}, ""},
+			"approve one grant of a name":       {[]edit{set("spec", "{action: Approve, reason: yes it is, target: {grant: g, uid: u}, authority: Cluster}")}, ""},
+			"the UID of no grant":               {[]edit{set("spec", "{action: Revoke, reason: stop, target: {namespace: All, uid: u}}")}, "spec.target.uid: given with grant, and only then"},
+			"an unknown authority":              {[]edit{set("spec.authority", "God")}, "spec.authority: Unsupported value"},
 			"approve a namespace":               {[]edit{set("spec", "{action: Approve, reason: yes it is, target: {namespace: All}}")}, "Approve and Deny take grant or request"},
 			"deny the cluster":                  {[]edit{set("spec", "{action: Deny, reason: not now, target: {cluster: All}}")}, "Approve and Deny take grant or request"},
 			"shorten a namespace":               {[]edit{set("spec.target", "{namespace: All}")}, "Shorten takes grant"},
@@ -278,7 +281,7 @@ func TestWhatIsAcceptedOnUpdate(t *testing.T) {
 		"a record's transitions, added": {kind: "SupportAccessRecord", edits: []edit{set("status.transitions", `[{time: "2026-12-01T18:00:00.250000Z", type: Opened, by: us}, {time: "2026-12-01T18:00:01.250000Z", type: Expired, by: us}]`)}},
 	}
 	// Whoever unsets the parent must not get round a rule below it.
-	for _, parent := range []string{"endTime", "startTime", "provisionedTime", "expirationTime"} {
+	for _, parent := range []string{"endTime", "startTime", "awaitingApprovalTime", "provisionedTime", "expirationTime"} {
 		cases["a record's status, unset, with "+parent] = change{kind: "SupportAccessRecord",
 			before: []edit{set("status", "{}"), copied(t, recordSeed, "status."+parent)}, edits: []edit{unset("status")}, want: "a record is not forgotten"}
 	}
@@ -327,7 +330,7 @@ func TestWhatIsLeftOutIsDefaulted(t *testing.T) {
 		"a grant's roles":  {grant["spec"].(object)["roles"], []any{"support-access-configuration", "support-access-diagnostics"}},
 		"a grant's status": {grant["status"], object{"observedGeneration": int64(-1)}},
 		"a policy": {policy["spec"], object{
-			"newGrants": "Allowed", "maxDuration": "168h", "maxEnabled": "720h", "maxStartDelay": "168h", "scopes": []any{"Namespaces"}, "serviceAccountGrants": "ExpirationTimeOnly",
+			"newGrants": "Allowed", "maxDuration": "168h", "maxEnabled": "720h", "maxStartDelay": "168h", "approvalTimeout": "72h", "scopes": []any{"Namespaces"}, "serviceAccountGrants": "ExpirationTimeOnly",
 			"requirePublicKey":    "ElevatedRoles",
 			"protectedNamespaces": []any{"kube-system", "kube-public", "kube-node-lease"}, "roles": []any{object{"name": "r"}}, "transports": []any{"Direct"},
 			"sessions": object{"idleTimeout": "1h", "maxConnections": int64(32), "maxStreamBytes": int64(16777216)}, "handoverWindow": "24h",

@@ -154,10 +154,11 @@ kind: SupportAccessDecision
 metadata: {name: shorten-4711, namespace: mail-archive}
 spec:
   action: Shorten
-  target: {grant: case-4711}
+  target: {grant: case-4711, uid: 0b7c1f6e-2a39-4c0e-8b51-5e2a77a0c6de}
   expirationTime: "2026-12-01T19:00:00+02:00"
   reason: done early
   decidedBy: admin@customer.example
+  authority: Namespace
 status:
   observedGeneration: 1
   grants: 1
@@ -174,10 +175,12 @@ spec:
   durations: [24h, 72h, 168h]
   maxDuration: 168h
   maxEnabled: 720h
+  approvalTimeout: 24h
+  serviceAccountApprovers: [system:serviceaccount:ci:approver]
   maxStartDelay: 0s
   roles:
   - {name: support-access-configuration}
-  - {name: support-access-content, elevated: true, maxDuration: 4h30m15s}
+  - {name: support-access-content, elevated: true, maxDuration: 4h30m15s, approvals: 2}
   - {name: support-access-diagnostics, elevated: false}
   scopes: [Namespaces, Cluster]
   transports: [Gateway, Direct]
@@ -239,6 +242,7 @@ kind: SupportAccessRecord
 metadata: {name: case-4711, namespace: mail-archive}
 spec:
   grant: {namespace: mail-archive, name: case-4711, uid: 7d1e6f0e-0000-4000-8000-000000000001, specDigest: "sha256:00", creationTime: "2026-12-01T17:59:00Z"}
+  claimedAuthor: tom@customer.example
   grantedBy: admin@customer.example
   case: {id: CASE-4711, url: "https://support.vendor.example/4711"}
   reason: IMAP
@@ -250,6 +254,10 @@ spec:
 status:
   startTime: "2026-12-01T18:00:00Z"
   expirationTime: "2026-12-02T18:00:00Z"
+  awaitingApprovalTime: "2026-12-01T17:00:00Z"
+  approvalsNeeded: 1
+  approvals:
+  - {by: pat@customer.example, decision: yes-4711, uid: 8c8f1e0e-7d3c-4f3b-9d55-3f6a53f2b1aa, authority: Cluster, time: "2026-12-01T17:59:00Z", reason: the case needs it}
   provisionedTime: "2026-12-01T18:00:00.250000Z"
   bindings:
   - {namespace: mail-archive, name: sa-abc, uid: 7d1e6f0e-0000-4000-8000-000000000002, role: support-access-configuration, withdrawn: true}
@@ -332,7 +340,7 @@ func TestWhatTheBuildersBuildIsAccepted(t *testing.T) {
 		"SupportAccessDecision": {
 			gen.Decision("d", gen.Namespace), gen.Decision("d", gen.Namespace, gen.Shortening("g", gen.Epoch)), gen.Decision("d", gen.Namespace, gen.RevokingEngineer("g", "ana")),
 			gen.Decision("d", gen.Namespace, gen.RevokingNamespace()), gen.Decision("d", gen.Namespace, gen.RevokingCluster()),
-			gen.Decision("d", gen.Namespace, gen.Approving("g")), gen.Decision("d", gen.Namespace, gen.Denying("g")),
+			gen.Decision("d", gen.Namespace, gen.Approving("g"), gen.WithAuthority("Cluster"), gen.OfGrantUID("0")), gen.Decision("d", gen.Namespace, gen.Denying("g")),
 		},
 		"SupportAccessPolicy": {
 			gen.Policy("default"), gen.Policy("e", gen.EnablingByDefault(gen.Epoch)), gen.Policy("p", gen.AnyDuration("1h"), gen.Suspended(), gen.Protecting("a"), gen.OfferingScopes("Cluster"), gen.OfferingTransports("Gateway"),

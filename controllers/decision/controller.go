@@ -64,7 +64,7 @@ func (r *Reconciler) decisionsOfRecord(ctx context.Context, o client.Object) []r
 
 func keyOf(record *v1alpha1.SupportAccessRecord) lifecycle.GrantKey {
 	grant := record.Spec.Grant
-	key := lifecycle.GrantKey{Namespace: grant.Namespace, Name: grant.Name}
+	key := lifecycle.GrantKey{Namespace: grant.Namespace, Name: grant.Name, UID: grant.UID}
 	if grant.CreationTime != nil {
 		key.Created = grant.CreationTime.Time
 	}
@@ -122,7 +122,7 @@ func (r *Reconciler) targets(ctx context.Context, d *v1alpha1.SupportAccessDecis
 	}
 	for i := range grants {
 		grant := &grants[i]
-		key := lifecycle.GrantKey{Namespace: grant.Namespace, Name: grant.Name, Created: grant.CreationTimestamp.Time}
+		key := lifecycle.GrantKey{Namespace: grant.Namespace, Name: grant.Name, UID: grant.UID, Created: grant.CreationTimestamp.Time}
 		if lifecycle.Concerns(d, key) {
 			name := client.ObjectKeyFromObject(grant)
 			t := found[name]

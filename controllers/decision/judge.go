@@ -35,6 +35,9 @@ func judge(d *v1alpha1.SupportAccessDecision, targets []target, now time.Time) v
 			return verdict{applied: metav1.ConditionFalse, reason: v1alpha1.ReasonNotYet, message: "grants that were being made are waited for", again: until.Sub(now)}
 		}
 	}
+	if d.Spec.Action == v1alpha1.ActionApprove && len(targets) == 1 {
+		return judgeApproval(d, targets[0])
+	}
 	pending, latched := 0, int32(0)
 	for _, t := range targets {
 		switch {
@@ -57,6 +60,31 @@ func judge(d *v1alpha1.SupportAccessDecision, targets []target, now time.Time) v
 	}
 }
 
+// judgeApproval says what an approval has done. One that counts is held until its grant has ended: the gateway goes by the
+// decision itself.
+func judgeApproval(d *v1alpha1.SupportAccessDecision, t target) verdict {
+	ended := t.record != nil && t.record.Status.EndTime != nil
+	switch {
+	case t.record == nil && t.grant.Status.EndTime != nil:
+		return verdict{applied: metav1.ConditionTrue, reason: v1alpha1.ReasonNothingToDo, message: "the grant did not wait for it", settled: true}
+	case t.record == nil:
+		return verdict{applied: metav1.ConditionFalse, reason: v1alpha1.ReasonNotYet, message: "the grant is not on record yet", again: unrecordedAgain}
+	case lifecycle.Approved(t.record, d):
+		return verdict{applied: metav1.ConditionTrue, reason: v1alpha1.ReasonLatched, message: "it is on record for 1 grant, and is kept until that has ended", grants: 1, settled: ended}
+	case ended || t.record.Status.ProvisionedTime != nil:
+		return verdict{applied: metav1.ConditionTrue, reason: v1alpha1.ReasonNothingToDo, message: "the grant did not wait for it", settled: true}
+	}
+	if reason := lifecycle.WhyNot(t.grant, t.record, d); reason != "" {
+		return verdict{applied: metav1.ConditionFalse, reason: v1alpha1.ReasonDoesNotCount, message: "it does not count: " + reason, settled: true}
+	}
+	return verdict{applied: metav1.ConditionFalse, reason: v1alpha1.ReasonNotYet,
+		message: "the grant has yet to take it over: it may need none, have this person's already, or the policy may not name the ServiceAccount"}
+}
+
+// unrecordedAgain is how soon an approval is looked at again whose grant is not on record: a grant whose name was used before
+// never will be.
+const unrecordedAgain = 5 * time.Second
+
 // latchedIn reports whether a record needs the decision no longer.
 func latchedIn(record *v1alpha1.SupportAccessRecord, d *v1alpha1.SupportAccessDecision) bool {
 	status := record.Status
@@ -73,8 +101,6 @@ func latchedIn(record *v1alpha1.SupportAccessRecord, d *v1alpha1.SupportAccessDe
 			!slices.Contains(record.Spec.Engineers, d.Spec.Target.Engineer)
 	case d.Spec.Action == v1alpha1.ActionDeny:
 		return status.ProvisionedTime != nil
-	case d.Spec.Action == v1alpha1.ActionApprove:
-		return true
 	default:
 		return false
 	}
@@ -86,8 +112,6 @@ func actedOn(record *v1alpha1.SupportAccessRecord, d *v1alpha1.SupportAccessDeci
 		return false
 	}
 	switch {
-	case d.Spec.Action == v1alpha1.ActionApprove:
-		return false
 	case d.Spec.Action == v1alpha1.ActionDeny:
 		return record.Status.EndReason == v1alpha1.EndDenied
 	case d.Spec.Action == v1alpha1.ActionShorten:

@@ -181,7 +181,7 @@ func conditionsOf(s *sight, verdict lifecycle.Verdict, done outcome) []metav1.Co
 	conditions := []metav1.Condition{
 		condition(v1alpha1.ConditionReady, ready(state), state, message),
 		activeCondition(s, verdict, done),
-		condition(v1alpha1.ConditionApproved, metav1.ConditionTrue, v1alpha1.ReasonNotRequired, "the policy asks for no approval"),
+		approvedCondition(s, verdict),
 		provisionedCondition(s, verdict, done),
 		verifiedCondition(s, verdict, done),
 		condition(v1alpha1.ConditionStalled, stalled(state), state, message),

@@ -8,6 +8,7 @@ import (
 
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/internal/access"
+	"supportaccess.dev/operator/internal/lifecycle"
 	"supportaccess.dev/operator/internal/review"
 )
 
@@ -18,6 +19,7 @@ func judge(s *sight) {
 		return
 	}
 	input := s.reviewInput()
+	s.world.Approvals = lifecycle.ApprovalRule(review.Approvals(input))
 	if s.provisioned() {
 		s.world.Prohibitions = review.Sentences(review.Standing(input))
 		s.world.DeletedRoles, s.world.WidenedRoles = review.Roles(s.roleNames(), input.Roles)

@@ -109,7 +109,7 @@ func (r *Reconciler) observe(ctx context.Context, s *sight) error {
 	}
 	// An end is for ever: that a rule or a place ends the grant counts only if the API server itself says so.
 	if end := lifecycle.Decide(s.facts()).End; end != nil && slices.Contains(endsBySurroundings, end.Reason) {
-		if err := r.weigh(ctx, r.Live, s); err != nil {
+		if err := r.weighLive(ctx, s); err != nil {
 			return err
 		}
 	}
@@ -120,8 +120,19 @@ func (r *Reconciler) observe(ctx context.Context, s *sight) error {
 	return nil
 }
 
-// endsBySurroundings are the ends that follow from policies, roles, namespaces and a setting that is gone.
-var endsBySurroundings = []string{v1alpha1.EndRefused, v1alpha1.EndPolicyForbids, v1alpha1.EndRoleWidened, v1alpha1.EndRoleDeleted, v1alpha1.EndNamespaceDeleted, v1alpha1.EndSettingDeleted}
+// weighLive weighs what the API server itself says, of approvals too: the cache may not have heard of them yet.
+func (r *Reconciler) weighLive(ctx context.Context, s *sight) error {
+	decisions, err := decisionsFor(ctx, r.Live, s.key.Namespace)
+	if err != nil {
+		return err
+	}
+	s.decisions = decisions
+	return r.weigh(ctx, r.Live, s)
+}
+
+// endsBySurroundings are the ends that follow from policies, roles, namespaces, a setting that is gone and approvals that
+// are not there.
+var endsBySurroundings = []string{v1alpha1.EndRefused, v1alpha1.EndNotApproved, v1alpha1.EndPolicyForbids, v1alpha1.EndRoleWidened, v1alpha1.EndRoleDeleted, v1alpha1.EndNamespaceDeleted, v1alpha1.EndSettingDeleted}
 
 // weigh looks at the policies, roles and namespaces of a grant and judges what they say of it.
 func (r *Reconciler) weigh(ctx context.Context, reader client.Reader, s *sight) error {

@@ -165,10 +165,11 @@ func (r *Reconciler) settle(ctx context.Context, s *sight, verdict lifecycle.Ver
 		return outcome{problem: err}
 	}
 	settled := s.record.Status.ExpirationTime.Equal(instant(verdict.Expiration)) || verdict.Expiration.IsZero()
-	if settled && len(verdict.Removed) == len(s.record.Status.RemovedEngineers) {
+	if settled && len(verdict.Removed) == len(s.record.Status.RemovedEngineers) && approvalsRecorded(s.record, verdict) {
 		return outcome{}
 	}
 	return outcome{problem: r.updateRecord(ctx, s, func(record *v1alpha1.SupportAccessRecord) {
+		recordApprovals(record, verdict, s.now)
 		recordInstants(record, verdict, s.now)
 		recordRemovals(record, verdict, s.now)
 	})}

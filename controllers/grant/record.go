@@ -52,7 +52,7 @@ func newRecord(s *sight, verdict lifecycle.Verdict) *v1alpha1.SupportAccessRecor
 				Namespace: s.key.Namespace, Name: s.key.Name, UID: s.grant.UID,
 				SpecDigest: lifecycle.SpecDigest(spec), CreationTime: &created,
 			},
-			GrantedBy: spec.GrantedBy, Case: spec.Case, Reason: spec.Reason, Roles: spec.Roles, Scope: spec.Scope,
+			GrantedBy: spec.GrantedBy, ClaimedAuthor: clip(s.grant.Annotations[v1alpha1.AnnotationAuthor]), Case: spec.Case, Reason: spec.Reason, Roles: spec.Roles, Scope: spec.Scope,
 			Transport: s.transport(), Policy: s.policies[s.key.Namespace].Name, SettingRef: spec.SettingRef,
 		},
 	}
@@ -60,6 +60,7 @@ func newRecord(s *sight, verdict lifecycle.Verdict) *v1alpha1.SupportAccessRecor
 		record.Spec.Engineers = append(record.Spec.Engineers, e.Name)
 	}
 	addTransition(record, s.now, v1alpha1.TransitionGranted, orUnknown(spec.GrantedBy), spec.Reason)
+	recordApprovals(record, verdict, s.now)
 	recordInstants(record, verdict, s.now)
 	if verdict.End != nil {
 		recordEndOf(record, *verdict.End, s.now)
@@ -97,6 +98,7 @@ func recordInstants(record *v1alpha1.SupportAccessRecord, verdict lifecycle.Verd
 // only from here on does a missing binding count as taken away.
 func (r *Reconciler) recordOpening(ctx context.Context, s *sight, verdict lifecycle.Verdict, opened access.Opened) error {
 	return r.updateRecord(ctx, s, func(record *v1alpha1.SupportAccessRecord) {
+		recordApprovals(record, verdict, s.now)
 		recordInstants(record, verdict, s.now)
 		recordRemovals(record, verdict, s.now)
 		at := metav1.NewMicroTime(r.Clock.Now())
@@ -187,6 +189,7 @@ func (r *Reconciler) recordEnd(ctx context.Context, s *sight, verdict lifecycle.
 		leftover, askErr = r.Keeper.Leftover(ctx, access.PeopleOf(s.record), s.record.Spec.Engineers, s.probes())
 	}
 	err := r.updateRecord(ctx, s, func(record *v1alpha1.SupportAccessRecord) {
+		recordApprovals(record, verdict, s.now)
 		recordRemovals(record, verdict, s.now)
 		recordInstants(record, verdict, s.now)
 		at := r.Clock.Now()

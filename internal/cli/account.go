@@ -241,7 +241,7 @@ func grantOf(record *v1alpha1.SupportAccessRecord) *v1alpha1.SupportAccessGrant 
 // endState is the state of a grant that ended for a reason.
 func endState(reason string) string {
 	switch reason {
-	case v1alpha1.EndExpired, v1alpha1.EndDenied, v1alpha1.EndRefused:
+	case v1alpha1.EndExpired, v1alpha1.EndDenied, v1alpha1.EndNotApproved, v1alpha1.EndRefused:
 		return reason
 	default:
 		return v1alpha1.StateRevoked

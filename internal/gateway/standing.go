@@ -140,9 +140,9 @@ func (s *standing) judge(now time.Time, policies map[string]review.NamespacePoli
 		return
 	}
 	s.facts.World.GoneNamespaces = gone
-	s.facts.World.Prohibitions = review.Sentences(review.Standing(review.Input{
-		Grant: grant, Now: now, Transport: record.Spec.Transport, Policies: policies, Roles: s.roles,
-	}))
+	input := review.Input{Grant: grant, Now: now, Transport: record.Spec.Transport, Policies: policies, Roles: s.roles}
+	s.facts.World.Prohibitions = review.Sentences(review.Standing(input))
+	s.facts.World.Approvals = lifecycle.ApprovalRule(review.Approvals(input))
 	s.facts.World.DeletedRoles, s.facts.World.WidenedRoles = review.Roles(record.Spec.Roles, s.roles)
 	s.never = slices.Concat(review.BuiltinNever(), review.DefaultNever())
 	s.limits = limits{idle: defaultIdle, connections: defaultConnections, streamBytes: defaultStreamBytes}

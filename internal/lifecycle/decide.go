@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"supportaccess.dev/operator/api/v1alpha1"
 )
 
@@ -46,10 +48,8 @@ func decideNew(f Facts) Verdict {
 		return Verdict{Wants: WantsClosed}
 	}
 	v := Verdict{Engineers: names(f.Grant), Namespaces: ScopeOf(f.Grant.Spec.Scope, f.Grant.Namespace)}
-	if f.World.AdmissionPending == "" {
-		settled := Settle(f.Grant.Spec, f.Now)
-		v.Start, v.Expiration = settled.Start, settled.Expiration
-	}
+	settleWhenReady(f, &v)
+	consider(f, &v)
 	if end := endOf(f, v); end != nil {
 		return closing(f, v, end)
 	}
@@ -59,10 +59,8 @@ func decideNew(f Facts) Verdict {
 // standing returns the verdict as far as the record settles it: instants, people and places, less what was taken away.
 func standing(f Facts) Verdict {
 	v := Verdict{Start: timeOf(f.Record.Status.StartTime), Expiration: timeOf(f.Record.Status.ExpirationTime)}
-	if v.Expiration.IsZero() && f.Grant != nil && f.World.AdmissionPending == "" {
-		settled := Settle(f.Grant.Spec, f.Now)
-		v.Start, v.Expiration = settled.Start, settled.Expiration
-	}
+	settleWhenReady(f, &v)
+	consider(f, &v)
 	v.Expiration, v.Shortened = shortened(f, v.Expiration)
 	v.Removed = removed(f)
 	v.Engineers = slices.DeleteFunc(slices.Clone(f.Record.Spec.Engineers), func(name string) bool {
@@ -71,6 +69,33 @@ func standing(f Facts) Verdict {
 	v.Namespaces = remaining(f)
 	v.Replaced = replaced(f, v.Engineers)
 	return v
+}
+
+// settleWhenReady settles when access starts and ends, as far as that is not on record, once the grant is ready to open: a
+// duration does not run while people are asked.
+func settleWhenReady(f Facts, v *Verdict) {
+	if f.Grant == nil || f.World.AdmissionPending != "" || !v.Start.IsZero() && !v.Expiration.IsZero() {
+		return
+	}
+	meant := Settle(f.Grant.Spec, f.Now)
+	if awaits(f) {
+		if f.Grant.Spec.ExpirationTime != nil && v.Expiration.IsZero() {
+			v.Expiration = meant.Expiration
+		}
+		return
+	}
+	v.Start = meant.Start
+	if v.Expiration.IsZero() || meant.Expiration.Before(v.Expiration) {
+		v.Expiration = meant.Expiration
+	}
+}
+
+// consider says which approvals the grant needs and has. While admission is not in force none is taken over.
+func consider(f Facts, v *Verdict) {
+	v.ApprovalsNeeded = f.World.Approvals.Needed
+	if v.ApprovalsNeeded > 0 && f.World.AdmissionPending == "" {
+		v.Approvals = approvals(f)
+	}
 }
 
 // remaining returns the places of the record's scope in which nobody took access away.
@@ -94,7 +119,7 @@ func remaining(f Facts) []string {
 func endOf(f Facts, v Verdict) *End {
 	for _, cause := range []func(Facts, Verdict) *End{
 		endedByUse, endedByNamespace, endedBySetting, endedByDeletion, endedByDecision, endedByRemoval,
-		endedByWithdrawal, endedByRole, endedByPolicy, endedByTime, endedByRefusal,
+		endedByWithdrawal, endedByRole, endedByPolicy, endedByLackOfApproval, endedByTime, endedByRefusal, endedByTimeout,
 	} {
 		if end := cause(f, v); end != nil {
 			return end
@@ -223,6 +248,9 @@ func open(f Facts, v Verdict) Verdict {
 	case f.Record != nil && provisioned(f):
 		v.State, v.Wants, v.Until = v1alpha1.StateActive, WantsOpen, v.Expiration
 		v.Message = "access is open until " + v.Expiration.UTC().Format(time.RFC3339)
+	case f.World.AdmissionPending == "" && awaits(f):
+		v.State, v.Until = v1alpha1.StateAwaitingApproval, sooner(deadline(f), v.Expiration)
+		v.Message = Awaited(f.World.Approvals, v.Approvals)
 	case f.Now.Before(v.Start):
 		v.State, v.Until = v1alpha1.StateScheduled, v.Start
 		v.Message = "access opens at " + v.Start.UTC().Format(time.RFC3339)
@@ -236,6 +264,14 @@ func open(f Facts, v Verdict) Verdict {
 		v.Message = "access is being opened"
 	}
 	return v
+}
+
+// sooner returns the earlier of two instants, where zero means never.
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // closing returns the verdict on a grant that ends now.
@@ -274,7 +310,7 @@ func StateOfEnd(reason string) string {
 	switch reason {
 	case v1alpha1.EndExpired:
 		return v1alpha1.StateExpired
-	case v1alpha1.EndDenied:
+	case v1alpha1.EndDenied, v1alpha1.EndNotApproved:
 		return v1alpha1.StateDenied
 	case v1alpha1.EndRefused:
 		return v1alpha1.StateRefused
@@ -361,6 +397,7 @@ func Replaced(record *v1alpha1.SupportAccessRecord, engineer string, decided tim
 // GrantKey is what of a grant decides whether a decision concerns it.
 type GrantKey struct {
 	Namespace, Name string
+	UID             types.UID
 	Created         time.Time
 }
 
@@ -370,6 +407,8 @@ type GrantKey struct {
 func Concerns(d *v1alpha1.SupportAccessDecision, g GrantKey) bool {
 	made, target := d.CreationTimestamp.Time, d.Spec.Target
 	switch {
+	case target.Grant != "" && target.UID != "" && target.UID != g.UID:
+		return false
 	case target.Grant != "":
 		return d.Namespace == g.Namespace && target.Grant == g.Name && !g.Created.After(made)
 	case target.Namespace == v1alpha1.TargetAll:
@@ -390,9 +429,9 @@ func WideUntil(d *v1alpha1.SupportAccessDecision) time.Time {
 func grantOf(f Facts) GrantKey {
 	if f.Record != nil {
 		g := f.Record.Spec.Grant
-		return GrantKey{Namespace: g.Namespace, Name: g.Name, Created: timeOf(g.CreationTime)}
+		return GrantKey{Namespace: g.Namespace, Name: g.Name, UID: g.UID, Created: timeOf(g.CreationTime)}
 	}
-	return GrantKey{Namespace: f.Grant.Namespace, Name: f.Grant.Name, Created: f.Grant.CreationTimestamp.Time}
+	return GrantKey{Namespace: f.Grant.Namespace, Name: f.Grant.Name, UID: f.Grant.UID, Created: f.Grant.CreationTimestamp.Time}
 }
 
 func homeOf(f Facts) string {
@@ -402,7 +441,7 @@ func homeOf(f Facts) string {
 // settled reports whether the grant was on record with its start while admission was in force. One that was put on record
 // before that is as unproven as one that is not on record.
 func settled(f Facts) bool {
-	return f.Record != nil && f.Record.Status.StartTime != nil
+	return f.Record != nil && (f.Record.Status.StartTime != nil || f.Record.Status.AwaitingApprovalTime != nil)
 }
 
 func provisioned(f Facts) bool {

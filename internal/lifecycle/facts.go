@@ -44,6 +44,8 @@ type World struct {
 	LostCredentials []string
 	// GoneNamespaces are the namespaces of the grant's scope that are gone or going.
 	GoneNamespaces []string
+	// Approvals is what the policies ask before the grant may open.
+	Approvals ApprovalRule
 	// Switched is how the setting ends the grant that was made because of it, nil if it does not: EndBySetting says so.
 	Switched *End
 }
@@ -86,6 +88,10 @@ type Verdict struct {
 	Removed []Removal
 	// Namespaces are where access may be now, the empty string standing for the whole cluster. Meaningful with WantsOpen.
 	Namespaces []string
+	// Approvals are those that count, where the grant needs any.
+	Approvals []Approval
+	// ApprovalsNeeded is how many it needs.
+	ApprovalsNeeded int
 	// Replaced are the engineers whose credential is to be replaced, and nobody may come in with the present one. Meaningful
 	// with WantsOpen and the transport Gateway.
 	Replaced []Replacement

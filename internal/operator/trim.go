@@ -49,7 +49,7 @@ func (t *trimmer) trim(object any) (any, error) {
 			o.Annotations = nil
 		}
 	case *v1alpha1.SupportAccessGrant:
-		o.Annotations = nil
+		o.Annotations = authorOf(o)
 		t.shareGrant(o)
 	case *v1alpha1.SupportAccessRecord:
 		t.shareRecord(o)
@@ -58,6 +58,15 @@ func (t *trimmer) trim(object any) (any, error) {
 	accessor.SetLabels(t.shareMap(accessor.GetLabels()))
 	accessor.SetAnnotations(t.shareMap(accessor.GetAnnotations()))
 	return object, nil
+}
+
+// authorOf returns the one annotation of a grant that is read.
+func authorOf(grant *v1alpha1.SupportAccessGrant) map[string]string {
+	author, named := grant.Annotations[v1alpha1.AnnotationAuthor]
+	if !named {
+		return nil
+	}
+	return map[string]string{v1alpha1.AnnotationAuthor: author}
 }
 
 // one returns the one copy of a string.

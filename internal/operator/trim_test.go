@@ -28,15 +28,15 @@ func TestWhatTheCacheKeepsOfARecordIsAllThatItSays(t *testing.T) {
 	}
 }
 
-func TestWhatTheCacheKeepsOfAGrantIsAllButAnnotations(t *testing.T) {
+func TestWhatTheCacheKeepsOfAGrantIsAllButTheAnnotationsOfOthers(t *testing.T) {
 	fill, trimmer := randfill.NewWithSeed(1).NilChance(0.3).NumElements(0, 4), &trimmer{}
 	for range 200 {
 		grant := &v1alpha1.SupportAccessGrant{}
 		fill.Fill(&grant.Spec)
 		fill.Fill(&grant.Status)
-		grant.Finalizers = []string{v1alpha1.FinalizerGrant}
+		grant.Finalizers, grant.Annotations = []string{v1alpha1.FinalizerGrant}, map[string]string{v1alpha1.AnnotationAuthor: "tom"}
 		want := grant.DeepCopy()
-		grant.Annotations = map[string]string{"kubectl.kubernetes.io/last-applied-configuration": "{}"}
+		grant.Annotations["kubectl.kubernetes.io/last-applied-configuration"] = "{}"
 		if got, err := trimmer.trim(grant); err != nil || !equality.Semantic.DeepEqual(got, want) {
 			t.Fatalf("%v: the cache has %+v, the API server %+v", err, got, want)
 		}

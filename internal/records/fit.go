@@ -82,9 +82,18 @@ func roleOf(record *v1alpha1.SupportAccessRecord, b v1alpha1.RecordedBinding) st
 
 // withShortMessages shortens what lies between the first transition, which says who granted and why, and the last.
 func withShortMessages(record *v1alpha1.SupportAccessRecord) {
+	withShortApprovals(record)
 	transitions := record.Status.Transitions
 	for i := 1; i < len(transitions)-1; i++ {
 		transitions[i].Message = Clip(transitions[i].Message, shortMessage)
+	}
+}
+
+// withShortApprovals shortens why people approved.
+func withShortApprovals(record *v1alpha1.SupportAccessRecord) {
+	for i := range record.Status.Approvals {
+		a := &record.Status.Approvals[i]
+		a.Reason = Clip(a.Reason, shortMessage)
 	}
 }
 
@@ -109,6 +118,10 @@ func withShortNames(record *v1alpha1.SupportAccessRecord) {
 	for i := range record.Status.RemovedEngineers {
 		e := &record.Status.RemovedEngineers[i]
 		e.By = Clip(e.By, shortMessage)
+	}
+	for i := range record.Status.Approvals {
+		a := &record.Status.Approvals[i]
+		a.By = Clip(a.By, shortMessage)
 	}
 	transitions := record.Status.Transitions
 	for i := 1; i < len(transitions)-1; i++ {
@@ -135,6 +148,7 @@ func Shrink(record *v1alpha1.SupportAccessRecord) *v1alpha1.SupportAccessRecord 
 	}
 	small := record.DeepCopy()
 	withoutBindings(small)
+	withShortApprovals(small)
 	for i := range small.Status.Transitions {
 		small.Status.Transitions[i].Message = Clip(small.Status.Transitions[i].Message, shortMessage)
 	}

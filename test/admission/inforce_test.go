@@ -100,8 +100,8 @@ func proofs() map[string]proof {
 		"support-access-grant-scope":              creating(&w.cara, grant(v1alpha1.SystemNamespace, "x", stampedBy("cara"))),
 		"support-access-grant-limits-default":     creating(&w.ana, grant(mail, "x", stampedBy("ana"), lasting("200h"))),
 		"support-access-grant-limits-named":       creating(&w.cara, grant(named, "x", stampedBy("cara"), lasting("23h"))),
-		"support-access-decision-stamp":           creating(&w.ana, decision(mail, decidedBy("bob"), finalized)),
-		"support-access-decision-verbs":           creating(&w.bob, decision(mail, decidedBy("bob"), finalized)),
+		"support-access-decision-stamp":           creating(&w.ana, decision(mail, decidedBy("bob"), withAuthority, finalized)),
+		"support-access-decision-verbs":           creating(&w.bob, decision(mail, decidedBy("bob"), withAuthority, finalized)),
 		"support-access-setting-stamp":            creating(&w.ana, setting(mail, switchedBy("bob"))),
 		"support-access-setting-bind":             creating(&w.bob, setting(mail, on(soon), switchedBy("bob"))),
 		"support-access-setting-limits":           creating(&w.cara, setting(mail, on(at(721*time.Hour)), switchedBy("cara"))),
@@ -139,10 +139,11 @@ func proofs() map[string]proof {
 	all["support-access-controller-roles"] = all["support-access-controller-roles-default"]
 	for name, attempt := range map[string]func(context.Context) error{
 		"support-access-grant-stamp":        creating(&w.ana, grant(mail, "x")),
-		"support-access-decision-stamp":     creating(&w.ana, decision(mail, finalized)),
+		"support-access-decision-stamp":     creating(&w.ana, decision(mail, withAuthority, finalized)),
+		"support-access-decision-authority": creating(&w.ana, decision(mail, decidedBy("ana"), finalized)),
 		"support-access-setting-stamp":      creating(&w.cara, setting(frozen)),
 		"support-access-policy-stamp":       creating(&w.cara, byDefault("x")),
-		"support-access-decision-finalizer": creating(&w.ana, decision(mail, decidedBy("ana"))),
+		"support-access-decision-finalizer": creating(&w.ana, decision(mail, decidedBy("ana"), withAuthority)),
 	} {
 		all["MutatingAdmissionPolicy "+name] = attempt
 		all["MutatingAdmissionPolicyBinding "+name] = attempt

@@ -173,6 +173,7 @@ func TestADecisionSaysWhoDecidedAndWaitsToBeRead(t *testing.T) {
 	refused(t, w.ana.try(t, decision(mail, decidedBy("bob"))), "support-access-decision-stamp",
 		`spec.decidedBy: "bob" is not who makes this decision: leave it out, or write decidedBy: "ana"`)
 	taken(t, w.ana.try(t, decision(mail, decidedBy("ana"))))
+	taken(t, w.ana.merge(t, d.DeepCopy(), `{"spec":{"decidedBy":null,"authority":null}}`))
 
 	other := decision(mail, func(d *v1alpha1.SupportAccessDecision) { d.Finalizers = []string{"example.com/other"} })
 	w.ana.make(t, other)
@@ -187,6 +188,49 @@ func TestADecisionSaysWhoDecidedAndWaitsToBeRead(t *testing.T) {
 		t.Errorf("a deleted decision vanished unread: %v", err)
 	}
 }
+
+func TestADecisionSaysHowFarTheAuthorityReachesOfWhoDecided(t *testing.T) {
+	approving := doing(v1alpha1.ActionApprove)
+	for what, c := range map[string]struct {
+		who  *person
+		d    *v1alpha1.SupportAccessDecision
+		want v1alpha1.Authority
+	}{
+		"an approval by who may approve in the namespace": {w.eve, decision(mail, approving), v1alpha1.AuthorityNamespace},
+		"an approval by who may everywhere":               {w.cara, decision(mail, approving), v1alpha1.AuthorityCluster},
+		"a denial by who may everywhere":                  {w.cara, decision(mail, doing(v1alpha1.ActionDeny)), v1alpha1.AuthorityCluster},
+		"a revocation by who may revoke one name":         {w.dan, decision(mail, onGrant("dans")), v1alpha1.AuthorityNamespace},
+		"a revocation by who may revoke everywhere":       {w.cara, decision(mail), v1alpha1.AuthorityCluster},
+	} {
+		t.Run(what, func(t *testing.T) {
+			forged := map[v1alpha1.Authority]v1alpha1.Authority{
+				v1alpha1.AuthorityNamespace: v1alpha1.AuthorityCluster, v1alpha1.AuthorityCluster: v1alpha1.AuthorityNamespace,
+			}[c.want]
+			holds := map[v1alpha1.Authority]string{v1alpha1.AuthorityNamespace: "does not hold", v1alpha1.AuthorityCluster: "holds"}[c.want]
+			refused(t, c.who.try(t, stampedWith(c.d, forged)), "support-access-decision-stamp",
+				fmt.Sprintf("spec.authority: %s: %s %s the verb in the whole cluster: leave it out, or write authority: %s", forged, c.who.name, holds, c.want))
+			taken(t, c.who.try(t, stampedWith(c.d, c.want)))
+			c.who.make(t, c.d)
+			if c.d.Spec.Authority != c.want {
+				t.Errorf("authority is %q, want %s", c.d.Spec.Authority, c.want)
+			}
+			taken(t, w.root.merge(t, c.d.DeepCopy(), `{"spec":{"authority":"`+string(forged)+`"}}`))
+			stored := c.d.DeepCopy()
+			if err := w.root.Get(t.Context(), client.ObjectKeyFromObject(stored), stored); err != nil || stored.Spec.Authority != c.want {
+				t.Errorf("after an edit authority is %q: %v", stored.Spec.Authority, err)
+			}
+		})
+	}
+}
+
+func stampedWith(d *v1alpha1.SupportAccessDecision, authority v1alpha1.Authority) *v1alpha1.SupportAccessDecision {
+	stamped := d.DeepCopy()
+	stamped.Spec.Authority = authority
+	return stamped
+}
+
+// withAuthority stamps the authority of somebody who may not decide everywhere.
+func withAuthority(d *v1alpha1.SupportAccessDecision) { d.Spec.Authority = v1alpha1.AuthorityNamespace }
 
 func TestKubectlSaysWhatWouldBeRefused(t *testing.T) {
 	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
@@ -265,7 +309,7 @@ func TestWithoutMutatingPoliciesTheLinesAreAskedFor(t *testing.T) {
 		}
 	}()
 	err := until(ctx, "nothing is stamped", func() error {
-		for _, attempt := range []client.Object{grant(mail, "x"), decision(mail, finalized), decision(mail, decidedBy("ana"))} {
+		for _, attempt := range []client.Object{grant(mail, "x"), decision(mail, withAuthority, finalized), decision(mail, decidedBy("ana"), finalized), decision(mail, decidedBy("ana"), withAuthority)} {
 			if err := w.ana.try(t, attempt); err == nil {
 				return fmt.Errorf("%T is taken", attempt)
 			}
@@ -277,8 +321,10 @@ func TestWithoutMutatingPoliciesTheLinesAreAskedFor(t *testing.T) {
 	}
 	refused(t, w.ana.try(t, grant(mail, "x")), "support-access-grant-stamp", `spec.grantedBy: is missing: add the line grantedBy: "ana"`)
 	refused(t, w.ana.try(t, grant(mail, "x", stampedBy("bob"))), "support-access-grant-stamp", `spec.grantedBy: "bob" is not who makes this grant`)
-	refused(t, w.ana.try(t, decision(mail, finalized)), "support-access-decision-stamp", `spec.decidedBy: is missing: add the line decidedBy: "ana"`)
-	refused(t, w.ana.try(t, decision(mail, decidedBy("ana"))), "support-access-decision-stamp",
+	refused(t, w.ana.try(t, decision(mail, withAuthority, finalized)), "support-access-decision-stamp", `spec.decidedBy: is missing: add the line decidedBy: "ana"`)
+	refused(t, w.ana.try(t, decision(mail, decidedBy("ana"), finalized)), "support-access-decision-stamp",
+		"spec.authority: is missing: add the line authority: Namespace, or authority: Cluster if you hold the verb in the whole cluster")
+	refused(t, w.ana.try(t, decision(mail, decidedBy("ana"), withAuthority)), "support-access-decision-stamp",
 		"metadata.finalizers: is missing: add the line finalizers: [supportaccess.dev/decision]")
 
 	refused(t, w.ana.try(t, setting(mail)), "support-access-setting-stamp", `spec.switchedBy: is missing: add the line switchedBy: "ana"`)
@@ -316,7 +362,7 @@ func TestWithoutMutatingPoliciesTheLinesAreAskedFor(t *testing.T) {
 	}
 	_, err = w.cara.applied(t, strings.Replace(lines, "grantedBy: ana", "grantedBy: cara", 1), "flux")
 	invalid(t, err, "spec: a grant is never edited")
-	taken(t, w.ana.try(t, decision(mail, decidedBy("ana"), finalized)))
+	taken(t, w.ana.try(t, decision(mail, decidedBy("ana"), withAuthority, finalized)))
 }
 
 func (w *world) mutatingBindings() []client.Object {

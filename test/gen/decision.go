@@ -4,6 +4,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"supportaccess.dev/operator/api/v1alpha1"
 )
@@ -18,6 +19,7 @@ func Decision(name, namespace string, mods ...func(*v1alpha1.SupportAccessDecisi
 		},
 		Spec: v1alpha1.SupportAccessDecisionSpec{
 			Action: v1alpha1.ActionRevoke, Target: v1alpha1.DecisionTarget{Grant: "case-4711"}, Reason: "case closed", DecidedBy: Admin,
+			Authority: v1alpha1.AuthorityNamespace,
 		},
 		Status: v1alpha1.SupportAccessDecisionStatus{ObservedGeneration: -1},
 	}, mods)
@@ -69,6 +71,16 @@ func Denying(grant string) func(*v1alpha1.SupportAccessDecision) {
 // WithDecidedBy stamps it.
 func WithDecidedBy(user string) func(*v1alpha1.SupportAccessDecision) {
 	return func(d *v1alpha1.SupportAccessDecision) { d.Spec.DecidedBy = user }
+}
+
+// WithAuthority stamps how far the verb reached.
+func WithAuthority(authority v1alpha1.Authority) func(*v1alpha1.SupportAccessDecision) {
+	return func(d *v1alpha1.SupportAccessDecision) { d.Spec.Authority = authority }
+}
+
+// OfGrantUID has it be about a grant of this UID alone.
+func OfGrantUID(uid types.UID) func(*v1alpha1.SupportAccessDecision) {
+	return func(d *v1alpha1.SupportAccessDecision) { d.Spec.Target.UID = uid }
 }
 
 // WithDecisionReason gives it a reason.
