@@ -130,7 +130,7 @@ func values(ip string) map[string]any {
 			"requirePublicKey": "Never",
 			"roles": []any{
 				map[string]any{"name": "support-access-configuration"}, map[string]any{"name": "support-access-diagnostics"},
-				map[string]any{"name": "support-access-content", "elevated": true, "maxDuration": "24h"},
+				map[string]any{"name": "support-access-content", "elevated": true, "approvals": 0, "maxDuration": "24h"},
 			},
 		}},
 	})

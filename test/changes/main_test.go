@@ -61,7 +61,7 @@ func newScene(t *testing.T) *scene {
 	s.isReachable(t)
 	s.gateway = s.StartGateway(t, theInstallation.installation, theInstallation.ip)
 	policy := gen.Policy(s.Name("policy"), gen.AnyDuration("168h"), gen.OfferingTransports(v1alpha1.TransportGateway),
-		gen.Offering(v1alpha1.OfferedRole{Name: maintenance, Elevated: true}))
+		gen.Offering(v1alpha1.OfferedRole{Name: maintenance, Elevated: true, Approvals: new(int32(0))}))
 	policy.ObjectMeta = metav1.ObjectMeta{Name: policy.Name}
 	policy.Spec.RequirePublicKey = v1alpha1.PublicKeysNever
 	if err := s.Admin.Create(t.Context(), policy); err != nil {

@@ -60,8 +60,8 @@ type scene struct {
 func values(ip string) map[string]any {
 	roles := []any{
 		map[string]any{"name": gen.Configuration}, map[string]any{"name": gen.Diagnostics},
-		map[string]any{"name": gen.Operate, "elevated": true}, map[string]any{"name": gen.Content, "elevated": true},
-		map[string]any{"name": maintenance, "elevated": true},
+		map[string]any{"name": gen.Operate, "elevated": true, "approvals": 0}, map[string]any{"name": gen.Content, "elevated": true, "approvals": 0},
+		map[string]any{"name": maintenance, "elevated": true, "approvals": 0},
 	}
 	return world.GatewayValues(ip, map[string]any{
 		"offeredRoles":  []any{gen.Configuration, gen.Diagnostics, gen.Operate, gen.Content, maintenance},

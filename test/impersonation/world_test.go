@@ -45,7 +45,7 @@ func chart(t *testing.T) *installed {
 		w.InstallChart(t, map[string]any{
 			"gateway":       map[string]any{"enabled": true, "changes": map[string]any{"enabled": false}},
 			"offeredRoles":  []any{configuration, "support-access-diagnostics", "support-access-operate", content},
-			"defaultPolicy": map[string]any{"spec": map[string]any{"requirePublicKey": "Never", "roles": []any{map[string]any{"name": configuration}, map[string]any{"name": content, "elevated": true}}}},
+			"defaultPolicy": map[string]any{"spec": map[string]any{"requirePublicKey": "Never", "roles": []any{map[string]any{"name": configuration}, map[string]any{"name": content, "elevated": true, "approvals": 0}}}},
 		})
 		theChart = &installed{}
 	}

@@ -87,7 +87,7 @@ func policy(name string) *v1alpha1.SupportAccessPolicy {
 		gen.OfferingTransports(v1alpha1.TransportDirect, v1alpha1.TransportGateway))
 	p.Spec.RequirePublicKey = v1alpha1.PublicKeysNever
 	for _, role := range []string{gen.Operate, gen.Content} {
-		gen.Offering(v1alpha1.OfferedRole{Name: role, Elevated: true})(p)
+		gen.Offering(v1alpha1.OfferedRole{Name: role, Elevated: true, Approvals: new(int32(0))})(p)
 	}
 	for _, role := range []string{roleWidens, roleAbsent} {
 		gen.Offering(v1alpha1.OfferedRole{Name: role})(p)

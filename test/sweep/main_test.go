@@ -61,7 +61,7 @@ func install(w *world.World) error {
 	policy.UID, policy.Spec.Roles, policy.Spec.RequirePublicKey = "", nil, v1alpha1.PublicKeysNever
 	for role, plain := range shipped() {
 		roles = append(roles, role)
-		policy.Spec.Roles = append(policy.Spec.Roles, v1alpha1.OfferedRole{Name: role, Elevated: !plain})
+		policy.Spec.Roles = append(policy.Spec.Roles, v1alpha1.OfferedRole{Name: role, Elevated: !plain, Approvals: new(int32(0))})
 	}
 	dir := w.ControlPlane.Dir()
 	installation, err := world.Install(ctx, w.ControlPlane, dir, map[string]any{"offeredRoles": roles})
