@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
@@ -101,7 +102,7 @@ func (d *Desk) command() *cobra.Command {
 	root.CompletionOptions.HiddenDefaultCmd = true
 	d.flags.AddFlags(root.PersistentFlags())
 	root.AddCommand(
-		d.grantCommand(), d.listCommand(), d.statusCommand(), d.revokeCommand(), d.shortenCommand(), d.handoverCommand(), d.loginCommand(),
+		d.grantCommand(), d.listCommand(), d.statusCommand(), d.approveCommand(), d.denyCommand(), d.revokeCommand(), d.shortenCommand(), d.handoverCommand(), d.loginCommand(),
 		d.enableCommand(), d.disableCommand(), d.auditCommand(),
 	)
 	return root
@@ -149,10 +150,28 @@ func whoAmI(ctx context.Context, c client.Client) (string, error) {
 	return me.Status.UserInfo.Username, nil
 }
 
+// authorityOf asks the API server whether the person holds the verb that an action takes in the whole cluster.
+func authorityOf(ctx context.Context, c client.Client, action v1alpha1.DecisionAction) (v1alpha1.Authority, error) {
+	verb := "revoke"
+	if action == v1alpha1.ActionApprove || action == v1alpha1.ActionDeny {
+		verb = "approve"
+	}
+	may := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
+		ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: verb, Group: v1alpha1.GroupVersion.Group, Resource: "supportaccessgrants"},
+	}}
+	if err := c.Create(ctx, may); err != nil {
+		return "", fmt.Errorf("ask what you may %s: %w", verb, err)
+	}
+	if may.Status.Allowed {
+		return v1alpha1.AuthorityCluster, nil
+	}
+	return v1alpha1.AuthorityNamespace, nil
+}
+
 func scheme() *runtime.Scheme {
 	s := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
-		v1alpha1.AddToScheme, corev1.AddToScheme, rbacv1.AddToScheme, authenticationv1.AddToScheme,
+		v1alpha1.AddToScheme, corev1.AddToScheme, rbacv1.AddToScheme, authenticationv1.AddToScheme, authorizationv1.AddToScheme,
 	} {
 		if err := add(s); err != nil {
 			panic(fmt.Sprintf("register known kinds: %v", err))
@@ -178,6 +197,7 @@ func mapper() apimeta.RESTMapper {
 		{corev1.SchemeGroupVersion, "ServiceAccount", apimeta.RESTScopeNamespace},
 		{rbacv1.SchemeGroupVersion, "ClusterRole", apimeta.RESTScopeRoot},
 		{authenticationv1.SchemeGroupVersion, "SelfSubjectReview", apimeta.RESTScopeRoot},
+		{authorizationv1.SchemeGroupVersion, "SelfSubjectAccessReview", apimeta.RESTScopeRoot},
 	} {
 		m.Add(kind.version.WithKind(kind.kind), kind.scope)
 	}

@@ -164,6 +164,9 @@ func (d *Desk) decide(ctx context.Context, c client.Client, decisions []*v1alpha
 		// Servers that cannot write who decides ask for it. Where nobody may ask, the others write it.
 		if whoErr == nil {
 			decision.Spec.DecidedBy = me
+			if authority, err := authorityOf(ctx, c, decision.Spec.Action); err == nil {
+				decision.Spec.Authority = authority
+			}
 		}
 		if err := c.Create(ctx, decision, output.createOptions()...); err != nil {
 			errs = append(errs, fmt.Errorf("make the decision %s: %w", decision.Name, err))

@@ -110,6 +110,7 @@ func (p person) answer(t testing.TB, stdin string, args ...string) result {
 type tenant struct {
 	*world.World
 	namespace string
+	policy    string
 	name      string
 	admin     person
 }
@@ -123,7 +124,7 @@ func newTenant(t testing.TB) *tenant {
 	if err := w.Admin.Create(t.Context(), policy); err != nil {
 		t.Fatalf("make policy %s: %v", policy.Name, err)
 	}
-	tn := &tenant{World: w, namespace: w.LabelledNamespace(t, map[string]string{v1alpha1.LabelPolicy: policy.Name})}
+	tn := &tenant{World: w, policy: policy.Name, namespace: w.LabelledNamespace(t, map[string]string{v1alpha1.LabelPolicy: policy.Name})}
 	tn.name = "tess@" + tn.namespace + ".customer.example"
 	tn.admin = tn.newAdmin(t, tn.name)
 	probe := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: tn.namespace, Name: "settings"}}
