@@ -227,8 +227,8 @@ func TestASystemUserWhoCouldBreakOutOfTheListIsRefused(t *testing.T) {
 
 func TestWithoutStampThereIsNoMutatingPolicy(t *testing.T) {
 	with, without := shipped(t, Options{Stamp: true}), shipped(t, Options{})
-	if len(with)-len(without) != 10 {
-		t.Errorf("Stamp adds %d objects, want 5 policies and 5 bindings", len(with)-len(without))
+	if len(with)-len(without) != 12 {
+		t.Errorf("Stamp adds %d objects, want 6 policies and 6 bindings", len(with)-len(without))
 	}
 	if slices.ContainsFunc(without, mutates) {
 		t.Error("a mutating policy is shipped without Stamp")

@@ -50,7 +50,7 @@ func TestWhoMayApproveSaysYesFromATerminalAndHearsWhatIsStillMissing(t *testing.
 	tn := newTenant(t)
 	tn.needing(t, 2)
 	pat, quinn := tn.approver(t, "pat@customer.example"), tn.approver(t, "quinn@customer.example")
-	tn.grant(t, "--name", "case-4711")
+	tn.grant(t, "case-4711")
 	tn.admin.run(t, "list").has(t, 0, v1alpha1.StateAwaitingApproval)
 	tn.admin.run(t, "status", "case-4711").has(t, 3, v1alpha1.StateAwaitingApproval, "0 of 2 approvals", "somebody must say yes")
 	pat.run(t, "approve", "case-4711").has(t, 1, "--reason: is missing")
@@ -73,7 +73,7 @@ func TestWhoMayApproveSaysYesFromATerminalAndHearsWhatIsStillMissing(t *testing.
 func TestAnApprovalThatDoesNotCountIsAnErrorAndADenialIsForEver(t *testing.T) {
 	tn := newTenant(t)
 	tn.needing(t, 1)
-	tn.grant(t, "--name", "case-4711")
+	tn.grant(t, "case-4711")
 	tn.admin.run(t, "approve", "case-4711", "--reason", why).has(t, 1, "lacks the verb approve on supportaccessgrants case-4711")
 	tess := tn.approver(t, tn.name)
 	tess.run(t, "approve", "case-4711", "--reason", why).has(t, 1, "it does not count: "+tn.name+" made the grant")
