@@ -258,10 +258,10 @@ func TestAnApprovalThatDoesNotCountOpensNothingAndSaysWhy(t *testing.T) {
 
 // isSaid says whether an answer is a refusal in these words.
 func isSaid(err error, words string) error {
-	if err == nil || !(apierrors.IsForbidden(err) || apierrors.IsInvalid(err)) || !strings.Contains(err.Error(), words) {
-		return fmt.Errorf("the API server says %w, want %q", err, words)
+	if (apierrors.IsForbidden(err) || apierrors.IsInvalid(err)) && strings.Contains(err.Error(), words) {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("the API server says %v, want %q", err, words)
 }
 
 // bindEverywhere binds a ClusterRole in the whole cluster for as long as the test lasts.
