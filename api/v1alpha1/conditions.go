@@ -18,6 +18,8 @@ const (
 	ConditionDisconnectable = "Disconnectable"
 	// ConditionDisconnected is True when every replica of the gateway has said, after the end, that nobody is connected.
 	ConditionDisconnected = "Disconnected"
+	// ConditionNotified is True when those were told who are to be told.
+	ConditionNotified = "Notified"
 	// ConditionStalled is True, and present, while a person must mend something or choose another name.
 	ConditionStalled = "Stalled"
 	// ConditionReconciling is True, and present, while the operator is at work.
@@ -111,6 +113,10 @@ const (
 	ReasonNobody        = "Nobody"
 	ReasonNotConfirmed  = "NotConfirmed"
 	ReasonNoGateway     = "NoGateway"
+	ReasonDelivered     = "Delivered"
+	ReasonNotDelivered  = "NotDelivered"
+	ReasonDeadLetter    = "DeadLetter"
+	ReasonNoChannel     = "NoChannel"
 )
 
 // Reasons of events about audit logs.

@@ -253,6 +253,11 @@ type SupportAccessPolicySpec struct {
 	// +optional
 	EnabledByDefault *EnabledByDefault `json:"enabledByDefault,omitempty"`
 
+	// notifications is who is told what happens to grants, and how. Empty means that nobody is.
+	//
+	// +optional
+	Notifications *Notifications `json:"notifications,omitempty"`
+
 	// neverAllow are rules that no granted role may overlap, on top of those that the operator never allows: a role is
 	// refused when it allows anything that a rule names.
 	//

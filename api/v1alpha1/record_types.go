@@ -394,6 +394,15 @@ type SupportAccessRecordStatus struct {
 	//
 	// +optional
 	DroppedTransitions int32 `json:"droppedTransitions,omitempty"`
+
+	// notifications are how far each channel has come with telling what happened: the transitions are the outbox, and this
+	// says where in it a channel is.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=channel
+	// +kubebuilder:validation:MaxItems=32
+	Notifications []ChannelState `json:"notifications,omitempty"`
 }
 
 // RecordedApproval is an approval that counted.

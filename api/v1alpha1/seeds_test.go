@@ -203,6 +203,20 @@ spec:
     transport: Gateway
     reason: the vendor looks after new accounts
     switchedBy: admin@customer.example
+  notifications:
+    delivery: Required
+    admins: [ops@customer.example, "o'brien+oncall@customer.example"]
+    expiringSoon: 30m
+    channels:
+    - name: mail
+      email: {server: "smtp.customer.example:587", tls: StartTLS, from: access@customer.example, username: access, passwordKey: mail.password}
+      caBundle: |
+        -----BEGIN CERTIFICATE-----
+    - name: chat
+      slack: {urlKey: slack.url}
+      events: [Granted, OpenedElevated, Revoked, SwitchedOffByItself]
+    - name: siem
+      webhook: {url: "https://hooks.customer.example/support-access?x=1", signingKey: siem.key}
   neverAllow:
   - {verbs: [get], apiGroups: [""], resources: [pods/log], resourceNames: [secretive]}
   - {verbs: ["*"], nonResourceURLs: [/debug/*]}
@@ -276,6 +290,18 @@ status:
   transitions:
   - {time: "2026-12-01T18:00:00.250000Z", type: Opened, by: support-access, message: access is open}
   droppedTransitions: 3
+  notifications:
+  - channel: default.mail
+    settledID: f4x2k3abcdefghijklmnopqrst
+    settledTime: "2026-12-01T18:00:00.000000Z"
+    delivered: 2
+    attempts: 3
+    firstAttemptTime: "2026-12-01T18:00:05Z"
+    nextAttemptTime: "2026-12-01T18:01:05Z"
+    lastError: the answer was 500 Internal Server Error
+    told: [0123456789abcdef]
+    deadLetters: [{id: f4x2k3, event: Granted, time: "2026-12-01T18:00:05Z", error: gone}]
+    droppedDeadLetters: 1
   droppedBindings: 2
 `
 

@@ -25,6 +25,7 @@ func (r *Reconciler) save(ctx context.Context, s *sight, verdict lifecycle.Verdi
 	before := s.grant.DeepCopy()
 	s.grant.Status = statusOf(s, verdict, done)
 	stateChanged := readyReason(before) != readyReason(s.grant)
+	s.unannounced = notifiedReason(before) != notifiedReason(s.grant)
 	if equality.Semantic.DeepEqual(before.Status, s.grant.Status) {
 		return stateChanged, nil
 	}
@@ -69,6 +70,14 @@ func readyReason(grant *v1alpha1.SupportAccessGrant) string {
 		return ""
 	}
 	return ready.Reason
+}
+
+func notifiedReason(grant *v1alpha1.SupportAccessGrant) string {
+	notified := meta.FindStatusCondition(grant.Status.Conditions, v1alpha1.ConditionNotified)
+	if notified == nil {
+		return ""
+	}
+	return notified.Reason
 }
 
 // statusOf returns the status that a pass leads to. It takes facts from the record and conditions from the verdict; of
@@ -187,6 +196,7 @@ func conditionsOf(s *sight, verdict lifecycle.Verdict, done outcome) []metav1.Co
 		condition(v1alpha1.ConditionStalled, stalled(state), state, message),
 		condition(v1alpha1.ConditionReconciling, reconciling(state), state, message),
 	}
+	conditions = append(conditions, notifiedCondition(s, verdict)...)
 	return append(conditions, transportConditions(s, verdict)...)
 }
 

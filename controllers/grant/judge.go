@@ -50,6 +50,7 @@ func (s *sight) judgePresence() {
 			s.world.Missing = append(s.world.Missing, fmt.Sprintf("spec.scope.namespaces: there is no namespace %q", name))
 		}
 	}
+	s.judgeNotice()
 	slices.Sort(s.world.Missing)
 }
 

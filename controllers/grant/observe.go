@@ -36,6 +36,8 @@ type sight struct {
 	record *v1alpha1.SupportAccessRecord
 	// unsaved is the grant before a status that was not written because the grant was about to vanish.
 	unsaved *v1alpha1.SupportAccessGrant
+	// unannounced says that this pass found out something new about who was told.
+	unannounced bool
 	// foreign says that the record was found as a tombstone of the name, not in the grant's namespace.
 	foreign   bool
 	decisions []v1alpha1.SupportAccessDecision

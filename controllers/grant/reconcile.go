@@ -76,6 +76,9 @@ func (r *Reconciler) look(ctx context.Context, s *sight) (reconcile.Result, erro
 	if changed && s.unsaved == nil {
 		r.announce(ctx, s, verdict, done)
 	}
+	if s.unannounced && s.unsaved == nil {
+		r.announceNotified(s)
+	}
 	err = r.release(ctx, s, verdict, done)
 	if overtaken(err) {
 		return reconcile.Result{RequeueAfter: overtakenAgain}, nil

@@ -29,6 +29,7 @@ type Counters struct {
 
 	checkpointsKept    prometheus.Counter
 	checkpointsRefused *prometheus.CounterVec
+	notifications      *prometheus.CounterVec
 }
 
 // Issued counts credentials that were made, renewed or replaced.
@@ -66,6 +67,13 @@ func (c *Counters) CheckpointRefused(reason string) {
 	}
 }
 
+// Notified counts what became of an attempt to tell a notice by a channel: delivered, failed, or dead when it was given up.
+func (c *Counters) Notified(channel, result string) {
+	if c != nil {
+		c.notifications.WithLabelValues(channel, result).Inc()
+	}
+}
+
 // NewCounters returns counters that are registered.
 func NewCounters(registry prometheus.Registerer, version string) (*Counters, error) {
 	c := &Counters{
@@ -85,12 +93,15 @@ func NewCounters(registry prometheus.Registerer, version string) (*Counters, err
 		checkpointsRefused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: prefix + "checkpoints_refused_total", Help: "Checkpoints of audit logs that do not follow from what is kept, by why. It must be 0.",
 		}, []string{"reason"}),
+		notifications: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: prefix + "notifications_total", Help: "Attempts to tell a notice, by channel and by what became of them: delivered, failed, or dead when it was given up.",
+		}, []string{"channel", "result"}),
 	}
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: prefix + "build_info", Help: "Always 1; the label says which version runs.", ConstLabels: prometheus.Labels{"version": version},
 	})
 	info.Set(1)
-	for _, collector := range []prometheus.Collector{c.credentialsIssued, c.cleanupFailures, c.revocationSeconds, c.checkpointsKept, c.checkpointsRefused, info} {
+	for _, collector := range []prometheus.Collector{c.credentialsIssued, c.cleanupFailures, c.revocationSeconds, c.checkpointsKept, c.checkpointsRefused, c.notifications, info} {
 		if err := registry.Register(collector); err != nil {
 			return nil, err
 		}

@@ -50,6 +50,7 @@ type Options struct {
 	ClusterServer    string
 	ClusterCABundle  string
 	Gateway          ReachOptions
+	Notify           NotifyOptions
 	RecordRetention  time.Duration
 	ExtraSystemUsers []string
 	Stamp            string
@@ -82,6 +83,7 @@ func ControllerCommand(version string) *cobra.Command {
 	flags.StringVar(&o.ClusterServer, "cluster-server", "", "URL at which engineers reach the API server; empty to read kube-public/cluster-info")
 	flags.StringVar(&o.ClusterCABundle, "cluster-ca-bundle", "", "file with the PEM bundle by which engineers know the API server; empty to read kube-public/cluster-info, or the system's")
 	o.Gateway.bind(flags)
+	o.Notify.bind(flags)
 	flags.DurationVar(&o.RecordRetention, "record-retention", 400*24*time.Hour, "how long a record is kept after its grant ended")
 	flags.StringSliceVar(&o.ExtraSystemUsers, "extra-system-users", nil, "users of the control plane whom the admission policies except besides the usual ones")
 	flags.StringVar(&o.Stamp, "stamp", stampPolicy, "who writes grantedBy into a grant: Policy (a MutatingAdmissionPolicy) or Manifest (whoever applies it)")
@@ -273,6 +275,9 @@ func AddControllers(ctx context.Context, mgr ctrl.Manager, o Options, version st
 		return fmt.Errorf("set up the grant controller: %w", err)
 	}
 	if err := addBesideGrants(mgr, o, watch); err != nil {
+		return err
+	}
+	if err := o.Notify.addTo(mgr, now, counters); err != nil {
 		return err
 	}
 	if err := o.Gateway.addTo(mgr, now, counters); err != nil {

@@ -40,7 +40,7 @@ func Clip(text string, limit int) string {
 // not. A record that fits already it leaves as it is.
 func Fit(record *v1alpha1.SupportAccessRecord) {
 	for _, save := range []func(*v1alpha1.SupportAccessRecord){
-		withoutRoles, withShortMessages, withoutAmbience, withoutBindings, withShortNames,
+		withoutRoles, withShortMessages, withoutDeadLetters, withoutAmbience, withoutBindings, withShortNames,
 	} {
 		if size(record) <= maxSize {
 			return
@@ -97,6 +97,20 @@ func withShortApprovals(record *v1alpha1.SupportAccessRecord) {
 	}
 }
 
+// withoutDeadLetters counts the notices that were given up, but for the last of each channel, and says in short why.
+func withoutDeadLetters(record *v1alpha1.SupportAccessRecord) {
+	for i := range record.Status.Notifications {
+		c := &record.Status.Notifications[i]
+		c.LastError = Clip(c.LastError, shortMessage)
+		if over := len(c.DeadLetters) - 1; over > 0 {
+			c.DeadLetters, c.DroppedDeadLetters = c.DeadLetters[over:], c.DroppedDeadLetters+int32(over)
+		}
+		for j := range c.DeadLetters {
+			c.DeadLetters[j].Error = Clip(c.DeadLetters[j].Error, shortMessage)
+		}
+	}
+}
+
 // withoutAmbience counts the bindings that gave every identity something, and names none.
 func withoutAmbience(record *v1alpha1.SupportAccessRecord) {
 	if n := len(record.Status.AmbientBindings); n > 1 {
@@ -149,6 +163,7 @@ func Shrink(record *v1alpha1.SupportAccessRecord) *v1alpha1.SupportAccessRecord 
 	small := record.DeepCopy()
 	withoutBindings(small)
 	withShortApprovals(small)
+	withoutDeadLetters(small)
 	for i := range small.Status.Transitions {
 		small.Status.Transitions[i].Message = Clip(small.Status.Transitions[i].Message, shortMessage)
 	}

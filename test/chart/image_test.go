@@ -24,6 +24,7 @@ var everyFlag = map[string]any{
 		"server": "https://api.example:6443", "caBundle": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----",
 	},
 	"extraSystemUsers": []string{"a", "b"},
+	"notifications":    map[string]any{"allow": []string{"127.0.0.0/8", "::1/128"}, "plaintext": true},
 	"gateway": map[string]any{
 		"enabled": true, "server": "https://gateway.example:8443", "caBundle": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----",
 		"tls": map[string]any{"serverName": "gateway.example"},

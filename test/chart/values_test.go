@@ -32,6 +32,8 @@ func TestBadValuesAreRefusedWithTheFieldsName(t *testing.T) {
 		"every role":                          {tree("offeredRoles", []any{"*"}), "/offeredRoles/0"},
 		"a user that ends the list in CEL":    {tree("extraSystemUsers", []any{"x'] + ['y"}), "/extraSystemUsers/0"},
 		"two users in one":                    {tree("extraSystemUsers", []any{"x,y"}), "/extraSystemUsers/0"},
+		"an address without its length":       {tree("notifications.allow", []any{"127.0.0.1"}), "/notifications/allow/0"},
+		"a channel outside of a policy":       {tree("notifications.channels", []any{}), "'channels' not allowed"},
 		"no time to close":                    {tree("uninstall.timeoutSeconds", 0), "/uninstall/timeoutSeconds"},
 		"a list of annotations":               {tree("podAnnotations", []any{"x"}), "/podAnnotations"},
 		"a gateway without https":             {tree("gateway.server", "http://gateway.example"), "/gateway/server"},

@@ -98,7 +98,9 @@ func newWorld(t testing.TB) *world.World {
 func values() map[string]any {
 	return map[string]any{
 		"offeredRoles": offered(), "log": map[string]any{"level": "debug"},
-		"gateway": map[string]any{"enabled": true, "server": gatewayServer, "changes": map[string]any{"enabled": false}},
+		// The tests' mail server and webhook receiver are on this machine.
+		"notifications": map[string]any{"allow": []any{"127.0.0.0/8"}},
+		"gateway":       map[string]any{"enabled": true, "server": gatewayServer, "changes": map[string]any{"enabled": false}},
 		// Most tests go without the gateway; those of it have policies of their own.
 		"defaultPolicy": map[string]any{"spec": map[string]any{"transports": []any{"Direct"}}},
 	}
