@@ -43,47 +43,47 @@ type channel struct {
 // written to once.
 func (r *Reconciler) channelsOf(ctx context.Context, record *v1alpha1.SupportAccessRecord) ([]channel, error) {
 	grant := record.Spec.Grant
-	seen, added := map[string]*v1alpha1.SupportAccessPolicy{}, map[string][]string{}
-	var order []string
+	added := map[string][]string{}
+	var found []*v1alpha1.SupportAccessPolicy
 	for _, place := range append([]string{grant.Namespace}, lifecycle.ScopeOf(record.Spec.Scope, grant.Namespace)...) {
 		if place == "" {
 			continue
 		}
-		name, policy, more, err := r.policyOf(ctx, record, place)
+		policy, more, err := r.policyOf(ctx, record, place)
 		if err != nil {
 			return nil, err
 		}
 		if policy == nil {
 			continue
 		}
-		if _, known := seen[name]; !known {
-			seen[name], order = policy, append(order, name)
+		if _, known := added[policy.Name]; !known {
+			found = append(found, policy)
 		}
-		added[name] = append(added[name], more...)
+		added[policy.Name] = append(added[policy.Name], more...)
 	}
 	var channels []channel
 	written := map[string]bool{}
-	for _, name := range order {
-		channels = append(channels, channelsOfPolicy(seen[name], added[name], written)...)
+	for _, policy := range found {
+		channels = append(channels, channelsOfPolicy(policy, added[policy.Name], written)...)
 	}
 	return channels[:min(len(channels), maxChannels)], nil
 }
 
 // policyOf returns the policy of a place, and whom the place adds to the policy's admins. Of a place that is gone it is the
 // policy by which the grant was judged.
-func (r *Reconciler) policyOf(ctx context.Context, record *v1alpha1.SupportAccessRecord, place string) (string, *v1alpha1.SupportAccessPolicy, []string, error) {
+func (r *Reconciler) policyOf(ctx context.Context, record *v1alpha1.SupportAccessRecord, place string) (*v1alpha1.SupportAccessPolicy, []string, error) {
 	namespace := partial.Object("Namespace")
 	err := r.Client.Get(ctx, types.NamespacedName{Name: place}, namespace)
 	if apierrors.IsNotFound(err) {
 		namespace.Labels = map[string]string{v1alpha1.LabelPolicy: record.Spec.Policy}
 	} else if err != nil {
-		return "", nil, nil, fmt.Errorf("get namespace %q: %w", place, err)
+		return nil, nil, fmt.Errorf("get namespace %q: %w", place, err)
 	}
 	policy, err := policies.Of(ctx, r.Client, namespace)
 	if err != nil && !errors.Is(err, policies.ErrNoKind) {
-		return "", nil, nil, err
+		return nil, nil, err
 	}
-	return policy.Name, policy.Policy, addedBy(namespace), nil
+	return policy.Policy, addedBy(namespace), nil
 }
 
 // addedBy returns the addresses that a namespace adds. What is no address adds nobody.

@@ -24,7 +24,7 @@ type gate struct {
 	opens    time.Time
 }
 
-// enter returns how long to wait, zero if the caller may go through: it must leave.
+// enter returns how long to wait, zero if the caller may go through: it must leave, or have the channel rest.
 func (g *gate) enter(now time.Time) time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -38,17 +38,17 @@ func (g *gate) enter(now time.Time) time.Duration {
 	return 0
 }
 
-// leave lets others in after a pause, which grows while the channel fails.
-func (g *gate) leave(now time.Time, failed bool, pause, asked time.Duration) {
+// leave lets others in after a pause.
+func (g *gate) leave(now time.Time, pause time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.busy = false
-	g.failures++
-	if !failed {
-		g.failures = 0
-	}
-	if g.failures > 0 {
-		pause = max(pause, min(firstRest<<min(g.failures-1, 16), longestRest), min(asked, longestRest))
-	}
-	g.opens = now.Add(pause)
+	g.busy, g.failures, g.opens = false, 0, now.Add(pause)
+}
+
+// rest lets others in after a pause that grows with each failure, or that the channel asked for.
+func (g *gate) rest(now time.Time, asked time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	pause := min(firstRest<<min(g.failures, 16), longestRest)
+	g.busy, g.failures, g.opens = false, g.failures+1, now.Add(max(pause, min(asked, longestRest)))
 }

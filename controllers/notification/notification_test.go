@@ -380,6 +380,26 @@ func TestANoticeThatWasToldAndNotWrittenDownIsToldAgainUnderTheSameID(t *testing
 	}
 }
 
+func TestWhatWasToldWhenTheOperatorIsStoppedIsWrittenDown(t *testing.T) {
+	receiver := post.StartReceiver(t)
+	s := newScene(t, v1alpha1.Notifications{Channels: []v1alpha1.NotificationChannel{hookChannel(receiver)}})
+	s.happens(v1alpha1.TransitionGranted, "root")
+	s.clock.SetTime(s.clock.Now().Add(time.Minute))
+	ctx, stop := context.WithCancel(s.context())
+	s.operator.Client = interceptor.NewClient(s.client, interceptor.Funcs{
+		Update: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.UpdateOption) error {
+			stop()
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return c.Update(ctx, o, opts...)
+		},
+	})
+	if _, err := s.operator.Reconcile(ctx, reconcile.Request{NamespacedName: s.key}); err != nil || s.state("hook").Delivered != 1 {
+		t.Errorf("%v, %+v", err, s.state("hook"))
+	}
+}
+
 func TestSomebodyElsesWriteOfTheRecordStays(t *testing.T) {
 	receiver := post.StartReceiver(t)
 	s := newScene(t, v1alpha1.Notifications{Channels: []v1alpha1.NotificationChannel{hookChannel(receiver)}})
@@ -549,7 +569,7 @@ func TestAChannelTakesOneNoticeAtATimeAndRestsWhileItFails(t *testing.T) {
 	if wait := g.enter(now); wait != busyWait {
 		t.Errorf("the second waits %s", wait)
 	}
-	g.leave(now, false, slackPace, 0)
+	g.leave(now, slackPace)
 	if wait := g.enter(now); wait != slackPace {
 		t.Errorf("the next waits %s", wait)
 	}
@@ -559,7 +579,7 @@ func TestAChannelTakesOneNoticeAtATimeAndRestsWhileItFails(t *testing.T) {
 		if wait := g.enter(now); wait != 0 {
 			t.Fatalf("after an hour it waits %s", wait)
 		}
-		g.leave(now, true, pace, 0)
+		g.rest(now, 0)
 		rests = append(rests, g.opens.Sub(now))
 	}
 	if !slices.IsSorted(rests) || rests[0] != time.Second || rests[11] != longestRest {
@@ -567,7 +587,7 @@ func TestAChannelTakesOneNoticeAtATimeAndRestsWhileItFails(t *testing.T) {
 	}
 	now = now.Add(time.Hour)
 	g.enter(now)
-	g.leave(now, false, pace, 0)
+	g.leave(now, pace)
 	if rest := g.opens.Sub(now); rest != pace {
 		t.Errorf("after a success it rests %s", rest)
 	}

@@ -123,8 +123,11 @@ func (r *Reconciler) run(ctx context.Context, e errand, state v1alpha1.ChannelSt
 	}
 	defer func() {
 		// That one address is refused says nothing of the channel.
-		broken := result.Err != nil && len(result.Told) == 0
-		held.leave(r.Clock.Now(), broken, pause, result.RetryAfter)
+		if result.Err != nil && len(result.Told) == 0 {
+			held.rest(r.Clock.Now(), result.RetryAfter)
+			return
+		}
+		held.leave(r.Clock.Now(), pause)
 	}()
 	result, failure = r.send(ctx, e.channel, e.notice, e.told)
 	o := outcome{errand: e, failure: failure}
@@ -132,11 +135,17 @@ func (r *Reconciler) run(ctx context.Context, e errand, state v1alpha1.ChannelSt
 	return o
 }
 
-// write keeps what became of errands, in one write. Others write the record too: what they wrote stays.
+// writeTimeout bounds how long it takes to write down what was told, when the operator is asked to stop meanwhile.
+const writeTimeout = 5 * time.Second
+
+// write keeps what became of errands, in one write. Others write the record too: what they wrote stays. What was told is
+// written down although the operator is to stop: nobody need hear it again.
 func (r *Reconciler) write(ctx context.Context, record *v1alpha1.SupportAccessRecord, told []outcome) error {
 	if len(told) == 0 {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
+	defer cancel()
 	key, uid := client.ObjectKeyFromObject(record), record.UID
 	fresh := record
 	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {

@@ -107,7 +107,7 @@ func (e Endpoint) post(ctx context.Context, body []byte, header http.Header, now
 	if err != nil {
 		return Result{Err: err}
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, 4096))
 	return answered(response, now)
 }

@@ -97,8 +97,9 @@ func TestAdminsAreToldThatAGrantIsMadeAndEndedEvenIfTheOperatorIsStartedAnewInTh
 	g.notified(t, v1alpha1.ReasonDelivered)
 	g.delete(t)
 	mailSays(t, server, "Support access revoked: ")
-	if n := len(server.Subjects(adminsAddress)); n != 3 {
-		t.Errorf("of what happened three times, there are %d mails: %q", n, server.Subjects(adminsAddress))
+	// One that was on its way when the operator stopped may have come again, under its own id.
+	if ids := server.IDs(); len(ids) != 3 {
+		t.Errorf("of three notices there are mails with the ids %q: %q", ids, server.Subjects(adminsAddress))
 	}
 	record := g.record(t)
 	for what, text := range map[string]string{"log": log + theOperator.pod.Tail(), "record": fmt.Sprintf("%+v", record)} {

@@ -15,6 +15,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -46,6 +47,7 @@ type MailServer struct {
 	mails   []Mail
 	refuse  func(to string) error
 	server  *smtp.Server
+	listen  net.Listener
 }
 
 // MailOptions say what a mail server is like.
@@ -83,13 +85,18 @@ func StartMail(t testing.TB, o MailOptions) *MailServer {
 	if o.Implicit {
 		listener = tls.NewListener(listener, config)
 	}
+	m.listen = listener
 	go func() { _ = m.server.Serve(listener) }()
 	t.Cleanup(m.Stop)
 	return m
 }
 
 // Stop makes the server be gone.
-func (m *MailServer) Stop() { _ = m.server.Close() }
+func (m *MailServer) Stop() {
+	// One that was only just started does not know yet where it listens.
+	_ = m.listen.Close()
+	_ = m.server.Close()
+}
 
 // Refuse makes the server ask a function about each recipient.
 func (m *MailServer) Refuse(f func(to string) error) {
@@ -125,6 +132,19 @@ func (m *MailServer) Subjects(to string) []string {
 		}
 	}
 	return subjects
+}
+
+// IDs returns the ids of the mails, each once.
+func (m *MailServer) IDs() []string {
+	var ids []string
+	for _, mail := range m.Mails() {
+		for line := range strings.Lines(mail.Data) {
+			if id, ok := strings.CutPrefix(line, "Message-ID: "); ok && !slices.Contains(ids, id) {
+				ids = append(ids, id)
+			}
+		}
+	}
+	return ids
 }
 
 // NewSession implements smtp.Backend.

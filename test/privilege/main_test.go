@@ -104,6 +104,7 @@ func begin(t *testing.T) *run {
 	r.installation, err = world.Install(ctx, r.ControlPlane, r.Dir, world.GatewayValues(r.ip, map[string]any{
 		"offeredRoles":    []any{gen.Configuration, gen.Diagnostics, gen.Operate, gen.Content, roleWidens, roleAbsent},
 		"recordRetention": "2s",
+		"notifications":   map[string]any{"allow": []any{"127.0.0.0/8"}},
 		"log":             map[string]any{"level": "debug"},
 		"cluster":         map[string]any{"server": "", "caBundle": ""},
 	}))

@@ -28,6 +28,7 @@ import (
 	"supportaccess.dev/operator/internal/access"
 	"supportaccess.dev/operator/internal/records"
 	"supportaccess.dev/operator/test/gen"
+	"supportaccess.dev/operator/test/post"
 	"supportaccess.dev/operator/test/world"
 )
 
@@ -52,6 +53,7 @@ func (r *run) play(t *testing.T) {
 		{"roles that only a case opens are granted", r.elevated},
 		{"support access is switched on and off", r.switched},
 		{"support access is switched on by default", r.switchedByDefault},
+		{"admins are told, and the mail server does not take the password", r.told},
 		{"a role widens", r.widens},
 		{"a role is missing, and then it is there", r.waitsForRole},
 		{"the namespace lets everybody do something anyway", r.ambient},
@@ -524,6 +526,40 @@ func (r *run) switchedByDefault(t *testing.T) {
 	r.create(t, policy)
 	namespace := r.LabelledNamespace(t, map[string]string{v1alpha1.LabelPolicy: policy.Name})
 	r.stands(t, gen.SettingToApply(namespace), v1alpha1.SettingOn)
+}
+
+// told has a policy tell by a webhook, and by a mail server that repeats the password which it refuses.
+func (r *run) told(t *testing.T) {
+	receiver, server := post.StartReceiver(t), post.StartMail(t, post.MailOptions{TLS: true, Username: "operator", Password: "another"})
+	telling := policy("telling")
+	telling.Spec.Notifications = &v1alpha1.Notifications{
+		Admins: []string{"admins@customer.test"},
+		Channels: []v1alpha1.NotificationChannel{
+			{Name: "hook", CABundle: receiver.CABundle, Webhook: &v1alpha1.WebhookChannel{URL: receiver.URL, SigningKey: "hook"}},
+			{Name: "mail", CABundle: server.CABundle, Email: &v1alpha1.EmailChannel{
+				Server: server.Address, From: "access@operator.test", Username: "operator", PasswordKey: "mail",
+			}},
+		},
+	}
+	r.create(t, telling, &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: world.SystemNamespace, Name: v1alpha1.NotificationsSecret},
+		StringData: map[string]string{"hook": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "mail": r.canary},
+	})
+	g := gen.ToApply("case-4711", r.LabelledNamespace(t, map[string]string{v1alpha1.LabelPolicy: "telling"}))
+	r.create(t, g)
+	world.Eventually(t, "the webhook was told, and why the mail server was not is on record", func() error {
+		failure := ""
+		if record := r.onRecord(g.Namespace, g.Name); record != nil {
+			for _, c := range record.Status.Notifications {
+				failure += c.LastError
+			}
+		}
+		if len(receiver.Posted()) == 0 || !strings.Contains(failure, "[secret] is not it") {
+			return fmt.Errorf("told %d times; the failure is %q", len(receiver.Posted()), failure)
+		}
+		return nil
+	})
+	r.delete(t, g)
 }
 
 // stands waits until a setting is in a state.
