@@ -48,8 +48,8 @@ type run struct {
 	ip         string
 	kubeconfig string
 	key        *keyPair
-	// canary is what lies in a tenant's Secret, written what an engineer writes.
-	canary, written string
+	// canary is what lies in a tenant's Secret, written what an engineer writes, password a channel's.
+	canary, written, password string
 
 	// unwatch ends what watches.
 	unwatch []func()
@@ -93,7 +93,7 @@ func begin(t *testing.T) *run {
 		t.Fatal(err)
 	}
 	r := &run{World: &w, tokens: map[string]string{}, records: map[string]*v1alpha1.SupportAccessRecord{}, said: map[string]string{}}
-	r.key, r.canary, r.written = newKey(t), random(t), random(t)
+	r.key, r.canary, r.written, r.password = newKey(t), random(t), random(t), random(t)
 	r.kubeconfig = r.Kubeconfig(t, r.ControlPlane.AdminConfig(), "")
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()

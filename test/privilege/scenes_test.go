@@ -543,7 +543,7 @@ func (r *run) told(t *testing.T) {
 	}
 	r.create(t, telling, &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: world.SystemNamespace, Name: v1alpha1.NotificationsSecret},
-		StringData: map[string]string{"hook": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "mail": r.canary},
+		StringData: map[string]string{"hook": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "mail": r.password},
 	})
 	g := gen.ToApply("case-4711", r.LabelledNamespace(t, map[string]string{v1alpha1.LabelPolicy: "telling"}))
 	r.create(t, g)
