@@ -222,6 +222,10 @@ func TestNobodyButTheControllerReachesSecretsAndOnlyWhereCredentialsLie(t *testi
 			}
 			switch identity(object) {
 			case "Role support-access-credentials/support-access-controller":
+			case "Role support-access-system/support-access-controller":
+				if !slices.Equal(rule.ResourceNames, []string{"support-access-notifications"}) || !slices.Equal(rule.Verbs, []string{"get"}) {
+					t.Errorf("%s: %v: what channels keep secret is the one Secret there, and it is read", identity(object), rule)
+				}
 			case "Role support-access-system/support-access-controller-gateway":
 				if !slices.Equal(rule.ResourceNames, []string{"support-access-gateway-tls"}) {
 					t.Errorf("%s: %v: the gateway's certificate is the one Secret there", identity(object), rule)
