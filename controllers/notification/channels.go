@@ -66,7 +66,39 @@ func (r *Reconciler) channelsOf(ctx context.Context, record *v1alpha1.SupportAcc
 	for _, policy := range found {
 		channels = append(channels, channelsOfPolicy(policy, added[policy.Name], written)...)
 	}
+	byDefault, err := r.byDefault(ctx, record)
+	if err != nil {
+		return nil, err
+	}
+	for i := range channels {
+		channels[i].telling.ByDefault = byDefault
+	}
 	return channels[:min(len(channels), maxChannels)], nil
+}
+
+// byDefault reports whether a record is of the grant of a setting that a policy switched on, as the setting's record says: of
+// its first generation, and not of one that was made after that was deleted.
+func (r *Reconciler) byDefault(ctx context.Context, record *v1alpha1.SupportAccessRecord) (bool, error) {
+	ref := record.Spec.SettingRef
+	if ref == nil || ref.Generation != 1 {
+		return false, nil
+	}
+	setting, where := &v1alpha1.SupportAccessRecord{}, types.NamespacedName{Namespace: record.Spec.Grant.Namespace, Name: v1alpha1.SettingRecordName}
+	if err := r.Client.Get(ctx, where, setting); err != nil {
+		if apierrors.IsNotFound(err) {
+			return false, nil
+		}
+		return false, fmt.Errorf("get record %s: %w", where, err)
+	}
+	switched := setting.Status.EnabledByDefault
+	if switched == nil || len(record.Status.Transitions) == 0 {
+		return false, nil
+	}
+	granted := record.Status.Transitions[0].Time
+	deletedBefore := slices.ContainsFunc(setting.Status.Transitions, func(t v1alpha1.Transition) bool {
+		return t.Type == v1alpha1.EndSettingDeleted && !granted.Before(&t.Time) && !t.Time.Before(&switched.Time)
+	})
+	return !granted.Before(&switched.Time) && !deletedBefore, nil
 }
 
 // policyOf returns the policy of a place, and whom the place adds to the policy's admins. Of a place that is gone it is the

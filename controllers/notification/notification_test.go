@@ -593,6 +593,42 @@ func TestAChannelTakesOneNoticeAtATimeAndRestsWhileItFails(t *testing.T) {
 	}
 }
 
+func TestThatAPolicySwitchedANamespaceOnIsNotToldAndThatSomebodyDidIs(t *testing.T) {
+	at := func(minute int) metav1.MicroTime {
+		return metav1.NewMicroTime(gen.Epoch.Add(time.Duration(minute) * time.Minute))
+	}
+	deleted := v1alpha1.Transition{Type: v1alpha1.EndSettingDeleted, Time: at(2)}
+	for name, c := range map[string]struct {
+		generation int64
+		granted    int
+		setting    *v1alpha1.SupportAccessRecordStatus
+		want       bool
+	}{
+		"by default":                    {1, 1, &v1alpha1.SupportAccessRecordStatus{EnabledByDefault: &v1alpha1.RecordedDefault{Time: at(0)}}, true},
+		"by default, deleted since":     {1, 1, &v1alpha1.SupportAccessRecordStatus{EnabledByDefault: &v1alpha1.RecordedDefault{Time: at(0)}, Transitions: []v1alpha1.Transition{deleted}}, true},
+		"made anew by somebody":         {1, 3, &v1alpha1.SupportAccessRecordStatus{EnabledByDefault: &v1alpha1.RecordedDefault{Time: at(0)}, Transitions: []v1alpha1.Transition{deleted}}, false},
+		"changed by somebody":           {2, 1, &v1alpha1.SupportAccessRecordStatus{EnabledByDefault: &v1alpha1.RecordedDefault{Time: at(0)}}, false},
+		"by somebody":                   {1, 1, &v1alpha1.SupportAccessRecordStatus{}, false},
+		"of which nothing is on record": {1, 1, nil, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t, v1alpha1.Notifications{})
+			record := s.record()
+			record.Spec.SettingRef = &v1alpha1.SettingReference{UID: "s", Generation: c.generation}
+			record.Status.Transitions = []v1alpha1.Transition{{Type: v1alpha1.TransitionGranted, Time: at(c.granted), By: "root"}}
+			if c.setting != nil {
+				setting := &v1alpha1.SupportAccessRecord{ObjectMeta: metav1.ObjectMeta{Namespace: gen.Namespace, Name: v1alpha1.SettingRecordName}, Status: *c.setting}
+				if err := s.client.Create(t.Context(), setting); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got, err := s.operator.byDefault(t.Context(), record); err != nil || got != c.want {
+				t.Errorf("%t, %v", got, err)
+			}
+		})
+	}
+}
+
 func TestANewChannelTellsOfTheLastDayAlone(t *testing.T) {
 	receiver := post.StartReceiver(t)
 	s := newScene(t, v1alpha1.Notifications{Channels: []v1alpha1.NotificationChannel{hookChannel(receiver)}})

@@ -55,6 +55,8 @@ type Telling struct {
 	Soon time.Duration
 	// Elevated are the names of the roles that are elevated.
 	Elevated []string
+	// ByDefault says that the grant is of a setting that a policy switched on: nobody did that just then, so it is not told.
+	ByDefault bool
 }
 
 // defaultEvents are those of a channel that names none: every act of a person, and what is unusual. That a namespace's
@@ -77,7 +79,7 @@ func Notices(record *v1alpha1.SupportAccessRecord, telling Telling, now time.Tim
 	for _, t := range happened(record, telling, now) {
 		key := t.Type + t.Time.UTC().Format(time.RFC3339Nano)
 		seen[key]++
-		event, ok := eventOf(record, t, grant, telling.Events)
+		event, ok := eventOf(record, t, grant, telling)
 		if !ok {
 			continue
 		}
@@ -129,8 +131,12 @@ func soonAt(record *v1alpha1.SupportAccessRecord, soon time.Duration) (time.Time
 	return at, true
 }
 
-// eventOf returns of what a transition tells, if a channel that tells of some events wants to hear it.
-func eventOf(record *v1alpha1.SupportAccessRecord, t v1alpha1.Transition, grant Grant, wanted []v1alpha1.NotificationEvent) (v1alpha1.NotificationEvent, bool) {
+// eventOf returns of what a transition tells, if the channel tells of it.
+func eventOf(record *v1alpha1.SupportAccessRecord, t v1alpha1.Transition, grant Grant, telling Telling) (v1alpha1.NotificationEvent, bool) {
+	if telling.ByDefault && t.Type == v1alpha1.TransitionGranted {
+		return "", false
+	}
+	wanted := telling.Events
 	if len(wanted) == 0 {
 		wanted = defaultEvents
 	}

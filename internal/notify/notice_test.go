@@ -119,6 +119,13 @@ func eventNames(notices []Notice) string {
 	return strings.Join(names, " ")
 }
 
+func TestThatASettingIsOnByDefaultIsNotToldAndThatItIsSwitchedOffIs(t *testing.T) {
+	r := record(setting, ends(noon.Add(time.Hour), v1alpha1.EndSwitchedOff, "bo"))
+	if got := eventNames(Notices(r, Telling{ByDefault: true}, noon.Add(2*time.Hour))); got != "SwitchedOff" {
+		t.Errorf("people are told %q", got)
+	}
+}
+
 func TestAChannelTellsOfTheEventsThatItNames(t *testing.T) {
 	r := record(direct, setting, ends(noon.Add(24*time.Hour), v1alpha1.EndExpired, operator))
 	for want, events := range map[string][]v1alpha1.NotificationEvent{
