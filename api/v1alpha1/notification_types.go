@@ -25,12 +25,16 @@ const (
 
 // NotificationEvent is something of which people are told.
 //
-// +kubebuilder:validation:Enum=Granted;Opened;OpenedElevated;OpenedDirect;FirstUsed;ExpiringSoon;Shortened;Revoked;Expired;Denied;SwitchedOn;SwitchedOff;SwitchedOffByItself
+// +kubebuilder:validation:Enum=Granted;ApprovalNeeded;Approved;Opened;OpenedElevated;OpenedDirect;FirstUsed;ExpiringSoon;Shortened;Revoked;Expired;Denied;SwitchedOn;SwitchedOff;SwitchedOffByItself
 type NotificationEvent string
 
 const (
 	// EventGranted is that somebody made a grant.
 	EventGranted NotificationEvent = "Granted"
+	// EventApprovalNeeded is that a grant waits until somebody approves it.
+	EventApprovalNeeded NotificationEvent = "ApprovalNeeded"
+	// EventApproved is that somebody approved a grant.
+	EventApproved NotificationEvent = "Approved"
 	// EventOpened is that a grant opened.
 	EventOpened NotificationEvent = "Opened"
 	// EventOpenedElevated is that a grant with an elevated role opened.
@@ -47,7 +51,7 @@ const (
 	EventRevoked NotificationEvent = "Revoked"
 	// EventExpired is that the time of a grant was over.
 	EventExpired NotificationEvent = "Expired"
-	// EventDenied is that a person or the policy said no.
+	// EventDenied is that a person or the policy said no, or that nobody approved in time.
 	EventDenied NotificationEvent = "Denied"
 	// EventSwitchedOn is that somebody switched support access on for a namespace, or changed how.
 	EventSwitchedOn NotificationEvent = "SwitchedOn"

@@ -22,7 +22,7 @@ const (
 	usersOpen       = `    expression: "['`
 	usersClose      = `']"`
 	usersTemplated  = `'{{ range .Values.extraSystemUsers }}, '{{ . }}'{{ end }}]"`
-	offeredRoles    = "  resourceNames: [support-access-configuration, support-access-diagnostics]"
+	offeredRoles    = "  resourceNames: [support-access-configuration, support-access-diagnostics, support-access-operate, support-access-content]"
 	offeredTemplate = `  resourceNames: {{ .Values.offeredRoles | toJson }}`
 	// gatewaySecret is the controller's rule of the Secret with the certificate that it makes.
 	gatewaySecret = "# The certificate that the controller makes for the gateway.\n" +

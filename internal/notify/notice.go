@@ -62,7 +62,7 @@ type Telling struct {
 // defaultEvents are those of a channel that names none: every act of a person, and what is unusual. That a namespace's
 // setting ended by itself is none.
 var defaultEvents = []v1alpha1.NotificationEvent{
-	v1alpha1.EventGranted, v1alpha1.EventOpenedElevated, v1alpha1.EventOpenedDirect, v1alpha1.EventFirstUsed,
+	v1alpha1.EventGranted, v1alpha1.EventApprovalNeeded, v1alpha1.EventApproved, v1alpha1.EventOpenedElevated, v1alpha1.EventOpenedDirect, v1alpha1.EventFirstUsed,
 	v1alpha1.EventExpiringSoon, v1alpha1.EventShortened, v1alpha1.EventRevoked, v1alpha1.EventExpired, v1alpha1.EventDenied,
 	v1alpha1.EventSwitchedOn, v1alpha1.EventSwitchedOff,
 }
@@ -156,6 +156,10 @@ func eventsOf(record *v1alpha1.SupportAccessRecord, t v1alpha1.Transition, grant
 	switch t.Type {
 	case v1alpha1.TransitionGranted:
 		return grantedEvents(record, t)
+	case v1alpha1.TransitionAwaitingApproval:
+		return one(v1alpha1.EventApprovalNeeded)
+	case v1alpha1.TransitionApproved:
+		return one(v1alpha1.EventApproved)
 	case v1alpha1.TransitionOpened:
 		return openedEvents(grant)
 	case v1alpha1.TransitionFirstUsed:
@@ -167,7 +171,7 @@ func eventsOf(record *v1alpha1.SupportAccessRecord, t v1alpha1.Transition, grant
 		return one(v1alpha1.EventExpiringSoon)
 	case v1alpha1.TransitionShortened, v1alpha1.TransitionEngineerRemoved, v1alpha1.TransitionBindingWithdrawn:
 		return one(v1alpha1.EventShortened)
-	case v1alpha1.EndDenied, v1alpha1.EndRefused:
+	case v1alpha1.EndDenied, v1alpha1.EndNotApproved, v1alpha1.EndRefused:
 		return one(v1alpha1.EventDenied)
 	case v1alpha1.EndSwitchedOff, v1alpha1.EndSettingDeleted:
 		return one(v1alpha1.EventSwitchedOff)
@@ -249,6 +253,14 @@ func idOf(record *v1alpha1.SupportAccessRecord, t v1alpha1.Transition, nth int) 
 		_, _ = hash.Write([]byte(part))
 	}
 	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(hash.Sum(nil))[:26])
+}
+
+// Approve returns the command that says yes to the grant, empty where there is nothing to approve any more.
+func (g Grant) Approve() string {
+	if g.Over {
+		return ""
+	}
+	return "kubectl support-access approve " + clean(g.Name) + " -n " + clean(g.Namespace) + " --reason WHY"
 }
 
 // Revoke returns the command that ends the grant, empty where there is nothing to end.

@@ -58,6 +58,8 @@ type line struct{ Label, Value string }
 func (n Notice) headline() string {
 	what := map[v1alpha1.NotificationEvent]string{
 		v1alpha1.EventGranted:             "granted",
+		v1alpha1.EventApprovalNeeded:      "needs approval",
+		v1alpha1.EventApproved:            "approved",
 		v1alpha1.EventOpened:              "opened",
 		v1alpha1.EventOpenedElevated:      "opened, ELEVATED",
 		v1alpha1.EventOpenedDirect:        "opened, past the gateway",
@@ -102,6 +104,9 @@ func (n Notice) lines() []line {
 		lines = append(lines, line{"Now", "access has ended"})
 	case !g.Until.IsZero():
 		lines = append(lines, line{"Until", instant(g.Until)})
+	}
+	if n.Event == v1alpha1.EventApprovalNeeded {
+		lines = append(lines, line{"To approve it", g.Approve()})
 	}
 	lines = append(lines, line{"To end it now", g.Revoke()})
 	out := lines[:0]

@@ -110,8 +110,8 @@ func TestWhatCouldNotWorkIsRefusedBeforeItIsInstalled(t *testing.T) {
 			release(t, tree("admission.stamp", "Manifest"), "--kube-version", "1.29.0"), "requires kubeVersion: >=1.30.0-0",
 		},
 		"a role that the controller could not bind": {
-			release(t, tree("defaultPolicy.spec.roles", []any{map[string]any{"name": "support-access-content", "elevated": true}})),
-			"defaultPolicy.spec.roles: support-access-content is not among offeredRoles",
+			release(t, tree("defaultPolicy.spec.roles", []any{map[string]any{"name": "vendor-content", "elevated": true}})),
+			"defaultPolicy.spec.roles: vendor-content is not among offeredRoles",
 		},
 		"certificates of no address": {
 			release(t, tree("cluster.caBundle", "-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----")),
