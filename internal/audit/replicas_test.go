@@ -160,7 +160,9 @@ func (r *replica) goesOn(t *testing.T, number, entries int) {
 		return r.acknowledged() >= enough, nil
 	})
 	if err != nil {
-		t.Fatalf("replica %d does not go on: %d were acknowledged, %d are wanted: %v", number, r.acknowledged(), enough, err)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		t.Fatalf("replica %d does not go on: %d were acknowledged, %d are wanted: %v; it said last: %q", number, len(r.said), enough, err, r.said[max(0, len(r.said)-5):])
 	}
 }
 

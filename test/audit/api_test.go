@@ -149,7 +149,7 @@ func TestTheTrailOfAGrantIsReadFromItsBeginningToItsEnd(t *testing.T) {
 	follower := s.follows(t, auditor, "-n", g.Namespace, "--grant", "case-3")
 	revoke := gen.Decision("", g.Namespace, gen.Revoking(g.Name))
 	revoke.ObjectMeta = metav1.ObjectMeta{Namespace: g.Namespace, Name: "enough"}
-	revoke.Spec.DecidedBy, revoke.Spec.Reason, revoke.Status = "", "case closed", v1alpha1.SupportAccessDecisionStatus{}
+	revoke.Spec.DecidedBy, revoke.Spec.Authority, revoke.Spec.Reason, revoke.Status = "", "", "case closed", v1alpha1.SupportAccessDecisionStatus{}
 	s.make(t, revoke)
 	follower.tells(t, "revoke", "case closed")
 	follower.tells(t, "revoked", "case closed")

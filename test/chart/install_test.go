@@ -55,7 +55,7 @@ func TestFromInstallToUninstall(t *testing.T) {
 	}{
 		{"one install gives all that is rendered, the default policy too", i.everythingIsThere},
 		{"admission comes into force by itself", i.admissionIsInForce},
-		{"the roles are filled, and the admin of a namespace may grant the plain ones", i.rolesAreFilled},
+		{"the roles are filled, and the admin of a namespace may grant them", i.rolesAreFilled},
 		{"nothing can run where credentials lie", i.nothingRunsWhereCredentialsLie},
 		{"every pod is accepted where PodSecurity is restricted", i.podsAreRestricted},
 		{"every sample applies as it stands", i.samplesApply},
@@ -95,7 +95,7 @@ func (i *installation) everythingIsThere(t *testing.T) {
 	}
 	// What it leaves out the API server fills in.
 	shipped.Spec.Sessions = &v1alpha1.SessionLimits{IdleTimeout: "1h", MaxConnections: 32, MaxStreamBytes: 16 << 20}
-	shipped.Spec.HandoverWindow, shipped.Spec.MaxEnabled = "24h", "720h"
+	shipped.Spec.HandoverWindow, shipped.Spec.MaxEnabled, shipped.Spec.ApprovalTimeout = "24h", "720h", "72h"
 	if got, want := asJSON(t, policy.Spec), asJSON(t, shipped.Spec); got != want {
 		t.Errorf("the default policy is %s, want %s", got, want)
 	}
@@ -141,7 +141,7 @@ func (i *installation) rolesAreFilled(t *testing.T) {
 		if err := i.Admin.Get(t.Context(), client.ObjectKey{Name: "admin"}, role); err != nil {
 			return err
 		}
-		if bindable := bindableRoles(t, role.Rules); len(bindable) != 2 {
+		if bindable := bindableRoles(t, role.Rules); len(bindable) != 4 {
 			return fmt.Errorf("admin may bind %v", bindable)
 		}
 		return nil

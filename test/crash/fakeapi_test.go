@@ -62,7 +62,7 @@ func (a *fakeAPI) create(ctx context.Context, c client.WithWatch, o client.Objec
 			made.Spec.Roles = []string{gen.Configuration, gen.Diagnostics}
 		}
 	case *v1alpha1.SupportAccessDecision:
-		made.Spec.DecidedBy = gen.Admin
+		made.Spec.DecidedBy, made.Spec.Authority = gen.Admin, v1alpha1.AuthorityCluster
 		made.Finalizers = []string{v1alpha1.FinalizerDecision}
 	}
 	return c.Create(ctx, o, opts...)

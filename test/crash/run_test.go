@@ -236,7 +236,7 @@ func (r *run) decide(name string, mods ...func(*v1alpha1.SupportAccessDecision))
 	r.t.Helper()
 	d := gen.Decision(name, r.home, mods...)
 	meta := metav1.ObjectMeta{Name: d.Name, Namespace: d.Namespace}
-	d.ObjectMeta, d.Spec.DecidedBy, d.Status = meta, "", v1alpha1.SupportAccessDecisionStatus{}
+	d.ObjectMeta, d.Spec.DecidedBy, d.Spec.Authority, d.Status = meta, "", "", v1alpha1.SupportAccessDecisionStatus{}
 	if err := r.stage.admin.Create(r.t.Context(), d); err != nil {
 		r.fatalf("make decision %s: %v", name, err)
 	}

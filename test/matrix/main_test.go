@@ -150,7 +150,7 @@ func (s *scene) open(t *testing.T) {
 	// Nobody reads it any more, so it keeps its finalizer.
 	s.decision = gen.Decision("", s.namespace, gen.Revoking(grantName))
 	s.decision.ObjectMeta = metav1.ObjectMeta{Namespace: s.namespace, Name: "unread"}
-	s.decision.Spec.DecidedBy, s.decision.Status = "", v1alpha1.SupportAccessDecisionStatus{}
+	s.decision.Spec.DecidedBy, s.decision.Spec.Authority, s.decision.Status = "", "", v1alpha1.SupportAccessDecisionStatus{}
 	s.make(t, s.decision)
 }
 

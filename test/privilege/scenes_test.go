@@ -154,7 +154,7 @@ func (r *run) becomes(t *testing.T, g *v1alpha1.SupportAccessGrant, state string
 func (r *run) decides(t *testing.T, g *v1alpha1.SupportAccessGrant, what func(*v1alpha1.SupportAccessDecision)) {
 	t.Helper()
 	d := gen.Decision("", g.Namespace, what)
-	d.ObjectMeta, d.Spec.DecidedBy = metav1.ObjectMeta{Namespace: g.Namespace, GenerateName: "decision-"}, ""
+	d.ObjectMeta, d.Spec.DecidedBy, d.Spec.Authority = metav1.ObjectMeta{Namespace: g.Namespace, GenerateName: "decision-"}, "", ""
 	d.Status = v1alpha1.SupportAccessDecisionStatus{}
 	r.create(t, d)
 	world.Eventually(t, "the decision is applied", func() error {
