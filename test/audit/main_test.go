@@ -67,7 +67,7 @@ func newScene(t *testing.T) *scene {
 		}
 		theInstallation.ip = ip
 		theInstallation.installation = s.InstallChart(t, world.GatewayValues(ip, map[string]any{
-			"offeredRoles": []any{gen.Configuration, gen.Diagnostics},
+			"offeredRoles": []any{gen.Configuration, gen.Diagnostics, gen.Operate, gen.Content},
 			"gateway": map[string]any{"audit": map[string]any{
 				"origin": "support.cluster.example/audit", "persistence": map[string]any{"enabled": true}, "api": map[string]any{"enabled": true},
 			}},

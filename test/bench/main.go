@@ -112,7 +112,7 @@ func newBench(ctx context.Context, gateway bool) (*bench, error) { //nolint:revi
 		if b.gatewayIP, err = world.GatewayIP(); err != nil {
 			return nil, errors.Join(err, b.close())
 		}
-		values = world.GatewayValues(b.gatewayIP, map[string]any{"offeredRoles": append([]string{content}, roles...)})
+		values = world.GatewayValues(b.gatewayIP, nil)
 	}
 	if b.installation, err = world.Install(ctx, cp, dir, values); err != nil {
 		return nil, errors.Join(err, b.close())

@@ -79,7 +79,7 @@ func (s *scene) install(t *testing.T) {
 	}
 	theInstallation.ip = ip
 	installation := s.InstallChart(t, world.GatewayValues(ip, map[string]any{
-		"offeredRoles": []any{gen.Configuration, gen.Diagnostics, maintenance},
+		"offeredRoles": []any{gen.Configuration, gen.Diagnostics, gen.Operate, gen.Content, maintenance},
 		"gateway": map[string]any{
 			"changes": map[string]any{"enabled": true, "mask": []any{"configmaps:data.password", "*:**.token"}},
 			"audit":   map[string]any{"persistence": map[string]any{"enabled": true}},

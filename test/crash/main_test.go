@@ -88,7 +88,7 @@ func build(t *testing.T, w *world.World) (*stage, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	installation, err := world.Install(ctx, w.ControlPlane, filepath.Dir(w.ControlPlane.Dir()), map[string]any{
-		"offeredRoles": []any{gen.Configuration, gen.Diagnostics, spare},
+		"offeredRoles": []any{gen.Configuration, gen.Diagnostics, gen.Operate, gen.Content, spare},
 		"gateway":      map[string]any{"enabled": true, "server": gatewayServer, "changes": map[string]any{"enabled": false}},
 	})
 	if err != nil {

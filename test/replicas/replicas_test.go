@@ -96,7 +96,7 @@ func newScene(t *testing.T) *scene {
 	}
 	s.ip = ip
 	s.installation = s.InstallChart(t, world.GatewayValues(ip, map[string]any{
-		"offeredRoles": []any{gen.Configuration, gen.Diagnostics},
+		"offeredRoles": []any{gen.Configuration, gen.Diagnostics, gen.Operate, gen.Content},
 		"gateway": map[string]any{"replicas": 2, "audit": map[string]any{
 			"keySecret": "audit-key", "postgres": map[string]any{"secret": "audit-db", "tls": map[string]any{"caSecret": "audit-db-ca"}},
 		}},
