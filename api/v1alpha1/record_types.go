@@ -383,6 +383,12 @@ type SupportAccessRecordStatus struct {
 	// +kubebuilder:validation:XValidation:rule="self >= timestamp('2000-01-01T00:00:00Z') && self < timestamp('3000-01-01T00:00:00Z')",message="must be an instant such as 2026-12-01T18:00:00.000000Z"
 	DisconnectedTime *metav1.MicroTime `json:"disconnectedTime,omitempty"`
 
+	// leftBehind is, after the end, what engineers made or changed and did not delete, and what is to be rotated. Empty means that
+	// nobody used the grant, or that it is not known yet.
+	//
+	// +optional
+	LeftBehind *LeftBehind `json:"leftBehind,omitempty"`
+
 	// transitions are what happened, oldest first.
 	//
 	// +optional

@@ -243,6 +243,17 @@ status:
   cutReason: Expired
   cutConnections: 2
   unable: the API server does not let the gateway act as engineers
+  leftBehind:
+    time: "2026-12-02T18:00:02.000000Z"
+    unknown: the audit log keeps entries for 24h0m0s
+    objects:
+    - {group: rbac.authorization.k8s.io, resource: rolebindings, namespace: mail-archive, name: stay, uid: 7d1e6f0e-0000-4000-8000-000000000009, deed: Created, outlives: Permissions, doubt: DeletionAsked, by: ana@vendor.example}
+    - {resource: configmaps, namespace: mail-archive, deed: Changed}
+    droppedObjects: 7
+    seen:
+    - {kind: Secret, namespace: mail-archive, name: imap, by: ana@vendor.example}
+    - {kind: Pod}
+    droppedSeen: 1
   log:
     checkpoint: "supportaccess.dev/audit\n2\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n"
     keys: [supportaccess.dev/audit+00000000+AQ==]
@@ -303,6 +314,17 @@ status:
     deadLetters: [{id: f4x2k3, event: Granted, time: "2026-12-01T18:00:05Z", error: gone}]
     droppedDeadLetters: 1
   droppedBindings: 2
+  leftBehind:
+    time: "2026-12-02T18:00:02.000000Z"
+    unknown: the audit log keeps entries for 24h0m0s
+    objects:
+    - {group: rbac.authorization.k8s.io, resource: rolebindings, namespace: mail-archive, name: stay, uid: 7d1e6f0e-0000-4000-8000-000000000009, deed: Created, outlives: Permissions, doubt: DeletionAsked, by: ana@vendor.example}
+    - {resource: configmaps, namespace: mail-archive, deed: Changed}
+    droppedObjects: 7
+    seen:
+    - {kind: Secret, namespace: mail-archive, name: imap, by: ana@vendor.example}
+    - {kind: Pod}
+    droppedSeen: 1
 `
 
 func TestTheSeedsAreAcceptedAndUseEveryField(t *testing.T) {

@@ -127,6 +127,12 @@ type SupportAccessSessionStatus struct {
 	// +kubebuilder:validation:MaxLength=1024
 	Unable string `json:"unable,omitempty"`
 
+	// leftBehind is, in an object that is about nothing else, what the engineers of the grant left behind. The controller copies it
+	// to the record of a grant that has ended, once.
+	//
+	// +optional
+	LeftBehind *LeftBehind `json:"leftBehind,omitempty"`
+
 	// log is what the replica's audit log says of itself, in an object that is of no grant either. The controller checks it and
 	// keeps it in the ConfigMap support-access-checkpoint, which the gateway cannot write.
 	//

@@ -61,6 +61,8 @@ type sight struct {
 	sessions      []v1alpha1.SupportAccessSession
 	disconnection disconnection
 	follow        bool
+	// leftBehind is what a replica of the gateway says was left behind, nil while none does.
+	leftBehind *v1alpha1.LeftBehind
 	// gatewayless says that the controller was told of no gateway, so that nobody tells it of sessions.
 	gatewayless bool
 

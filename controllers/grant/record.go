@@ -335,6 +335,9 @@ func recordEndOf(record *v1alpha1.SupportAccessRecord, end lifecycle.End, now ti
 	record.Status.EndTime, record.Status.EndReason, record.Status.EndedBy = &at, end.Reason, end.By
 	record.Status.EndMessage = clip(end.Message)
 	addTransition(record, now, end.Reason, end.By, end.Message)
+	if record.Spec.Transport == v1alpha1.TransportDirect && record.Status.ProvisionedTime != nil {
+		record.Status.LeftBehind = &v1alpha1.LeftBehind{Time: at, Unknown: "engineers came by the transport Direct: what they did, only the API server's own audit log says"}
+	}
 }
 
 // addTransition appends a transition; past the limit it counts it, so that the record stays readable and bounded.

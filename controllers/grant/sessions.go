@@ -45,7 +45,13 @@ func (r *Reconciler) seeSessions(ctx context.Context, s *sight) error {
 	if err := r.Sessions.List(ctx, list, client.InNamespace(v1alpha1.SystemNamespace), mine); err != nil {
 		return fmt.Errorf("list sessions of grant %s: %w", s.key, err)
 	}
-	s.sessions = list.Items
+	for i := range list.Items {
+		if behind := list.Items[i].Status.LeftBehind; behind != nil {
+			s.leftBehind = behind
+			continue
+		}
+		s.sessions = append(s.sessions, list.Items[i])
+	}
 	return nil
 }
 
@@ -267,11 +273,15 @@ func (r *Reconciler) disconnect(ctx context.Context, s *sight, done outcome) out
 		return usesOf(s.sessions, s.record.Spec.Engineers)[engineer].first != nil && !hasInstant(s.record.Status.FirstUses, engineer)
 	})
 	settled := len(d.open) == 0 && d.anybody && s.record.Status.DisconnectedTime == nil
-	if settled || unknown {
+	told := s.leftBehind != nil && s.record.Status.LeftBehind == nil
+	if settled || unknown || told {
 		err := r.updateRecord(ctx, s, func(record *v1alpha1.SupportAccessRecord) {
 			recordFirstUses(record, s.sessions)
 			if settled {
 				recordDisconnection(record, d, s.now)
+			}
+			if told {
+				record.Status.LeftBehind = s.leftBehind.DeepCopy()
 			}
 		})
 		if err != nil {

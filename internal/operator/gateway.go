@@ -195,9 +195,19 @@ func addGateway(mgr ctrl.Manager, config *rest.Config, o ProxyOptions, hearing *
 	return nil
 }
 
-// tell has what the audit log says of itself handed over to the controller, and what happens to grants put down. In a file
+// tell has what the audit log says of itself and of ended grants handed over to the controller, and what happens to grants put down. In a file
 // of lines nobody finds what is there already.
 func (o *AuditOptions) tell(mgr ctrl.Manager, writer client.Client, log *auditLog) error {
+	behind := &gateway.LeftBehind{
+		Client: mgr.GetClient(), Retention: o.Retention, Shared: o.Postgres.URL != "", Clock: clock.RealClock{},
+		Replica: replicaName(), ReplicaUID: types.UID(os.Getenv("POD_UID")), Logger: ctrl.Log.WithName("audit"),
+	}
+	if log.reader != nil {
+		behind.Past = log.reader
+	}
+	if err := behind.SetupWithManager(mgr); err != nil {
+		return fmt.Errorf("set up the telling of what was left behind: %w", err)
+	}
 	if log.reader == nil {
 		return nil
 	}

@@ -5,6 +5,7 @@ package records
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -40,7 +41,7 @@ func Clip(text string, limit int) string {
 // not. A record that fits already it leaves as it is.
 func Fit(record *v1alpha1.SupportAccessRecord) {
 	for _, save := range []func(*v1alpha1.SupportAccessRecord){
-		withoutRoles, withShortMessages, withoutDeadLetters, withoutAmbience, withoutBindings, withShortNames,
+		withoutRoles, withShortMessages, withoutDeadLetters, withoutAmbience, withLessLeft, withoutBindings, withShortNames, withLeastLeft,
 	} {
 		if size(record) <= maxSize {
 			return
@@ -118,6 +119,35 @@ func withoutAmbience(record *v1alpha1.SupportAccessRecord) {
 	}
 }
 
+// How much of what was left behind is named where room is scarce. The audit log has all of it, and what could let somebody
+// in comes first.
+const (
+	lessLeft  = 16
+	leastLeft = 3
+)
+
+func withLessLeft(record *v1alpha1.SupportAccessRecord)  { nameLeft(record, lessLeft) }
+func withLeastLeft(record *v1alpha1.SupportAccessRecord) { nameLeft(record, leastLeft) }
+
+// nameLeft names so much of what was left behind, and counts the rest.
+func nameLeft(record *v1alpha1.SupportAccessRecord, most int) {
+	left := record.Status.LeftBehind
+	if left == nil {
+		return
+	}
+	// A session may claim any number to have been dropped.
+	if over := len(left.Objects) - most; over > 0 {
+		left.Objects, left.DroppedObjects = left.Objects[:most], sum(left.DroppedObjects, over)
+	}
+	if over := len(left.Seen) - most; over > 0 {
+		left.Seen, left.DroppedSeen = left.Seen[:most], sum(left.DroppedSeen, over)
+	}
+}
+
+func sum(counted int32, more int) int32 {
+	return int32(min(int64(counted)+int64(more), math.MaxInt32)) //nolint:gosec // Bounded in this line.
+}
+
 // withoutBindings counts the bindings of a grant that has ended. Closing goes by those of one that has not.
 func withoutBindings(record *v1alpha1.SupportAccessRecord) {
 	if record.Status.EndTime == nil {
@@ -164,6 +194,7 @@ func Shrink(record *v1alpha1.SupportAccessRecord) *v1alpha1.SupportAccessRecord 
 	withoutBindings(small)
 	withShortApprovals(small)
 	withoutDeadLetters(small)
+	withLeastLeft(small)
 	for i := range small.Status.Transitions {
 		small.Status.Transitions[i].Message = Clip(small.Status.Transitions[i].Message, shortMessage)
 	}

@@ -1,0 +1,112 @@
+package changes
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"supportaccess.dev/operator/api/v1alpha1"
+	"supportaccess.dev/operator/test/world"
+)
+
+// leftBehind ends a grant and returns what its record then says was left behind.
+func (s *scene) leftBehind(t *testing.T, e *engineer) *v1alpha1.LeftBehind {
+	t.Helper()
+	if err := s.Admin.Delete(t.Context(), e.grant); err != nil {
+		t.Fatal(err)
+	}
+	record := &v1alpha1.SupportAccessRecord{}
+	world.Eventually(t, "the record says what was left behind", func() error {
+		if err := s.Admin.Get(t.Context(), client.ObjectKeyFromObject(e.grant), record); err != nil {
+			return err
+		}
+		if record.Status.LeftBehind == nil {
+			return errors.New("it does not")
+		}
+		return nil
+	})
+	return record.Status.LeftBehind
+}
+
+// wordsOf writes what was left behind as one line each.
+func wordsOf(behind *v1alpha1.LeftBehind) []string {
+	var words []string
+	for _, o := range behind.Objects {
+		words = append(words, strings.TrimRight(fmt.Sprintf("%s %s %s/%s %s %s", o.Deed, o.Resource, o.Group, o.Name, o.Outlives, o.Doubt), " "))
+	}
+	for _, s := range behind.Seen {
+		words = append(words, fmt.Sprintf("seen %s %s", s.Kind, s.Name))
+	}
+	return words
+}
+
+func TestTheRecordOfAnEndedGrantSaysWhatWasMadeOrChangedAndNotDeletedAndWhatIsToBeRotated(t *testing.T) {
+	s := newScene(t)
+	e := s.comes(t, "case-left")
+	namespace := e.grant.Namespace
+	for name, data := range map[string]map[string][]byte{"imap": {"password": []byte("x")}, "untouched": nil} {
+		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Data: data}
+		if err := s.Admin.Create(t.Context(), secret); err != nil {
+			t.Fatal(err)
+		}
+	}
+	does := func(method, path, kind, body string, want int) {
+		t.Helper()
+		if status, answer, err := e.asks(t, method, path, kind, body); err != nil || status != want {
+			t.Fatalf("%s %s: %d, want %d: %s %v", method, path, status, want, answer, err)
+		}
+	}
+	core, apps := "/api/v1/namespaces/"+namespace, "/apis/apps/v1/namespaces/"+namespace
+	named := func(name string) string { return strings.Replace(aConfigMap, "settings", name, 1) }
+	does(http.MethodPost, core+"/configmaps", inJSON, named("stays"), 201)
+	does(http.MethodPatch, core+"/configmaps/stays", inMerge, `{"data":{"b":"2"}}`, 200)
+	does(http.MethodPost, core+"/configmaps", inJSON, `{"metadata":{"generateName":"by-server-"}}`, 201)
+	does(http.MethodPatch, core+"/configmaps/applied?fieldManager=me", inApply, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: applied}\n", 201)
+	does(http.MethodPost, core+"/configmaps?dryRun=All", inJSON, named("a-trial"), 201)
+	does(http.MethodPost, core+"/configmaps", inJSON, named("goes"), 201)
+	does(http.MethodDelete, core+"/configmaps/goes", inJSON, "", 200)
+	does(http.MethodPost, core+"/configmaps", inJSON, `{"metadata":{"name":"swept","labels":{"sweep":"yes"}}}`, 201)
+	does(http.MethodDelete, core+"/configmaps?labelSelector=sweep%3Dyes", inJSON, "", 200)
+	does(http.MethodPost, core+"/configmaps", inJSON, `{"metadata":{"name":"held","finalizers":["example.com/hold"]}}`, 201)
+	does(http.MethodDelete, core+"/configmaps/held", inJSON, "", 200)
+	does(http.MethodPost, apps+"/deployments", inJSON, aDeployment, 201)
+	does(http.MethodDelete, apps+"/deployments/web", inJSON, `{"propagationPolicy":"Orphan"}`, 200)
+	does(http.MethodPost, apps+"/deployments", inJSON, `{"metadata":{"name":"broken"},"spec":{}}`, 422)
+	does(http.MethodGet, core+"/secrets/imap", "", "", 200)
+	does(http.MethodGet, core+"/secrets/missing", "", "", 404)
+	does(http.MethodPost, "/apis/rbac.authorization.k8s.io/v1/namespaces/"+namespace+"/rolebindings", inJSON, `{"metadata":{"name":"for-ever"}}`, 403)
+	does(http.MethodPost, core+"/serviceaccounts/default/token", inJSON, `{}`, 403)
+
+	behind := s.leftBehind(t, e)
+	words := wordsOf(behind)
+	for i, word := range words {
+		if strings.Contains(word, "by-server-") {
+			words[i] = "Created configmaps /by-server-"
+		}
+	}
+	want := []string{
+		"Created deployments apps/web Workload DeletionAsked",
+		"Created configmaps /applied", "Created configmaps /by-server-", "Created configmaps /held  DeletionAsked", "Created configmaps /stays",
+		"seen Secret imap",
+	}
+	same(t, "what was left behind", map[string]any{"all": words}, map[string]any{"all": want})
+	if behind.Unknown != "" || behind.DroppedObjects != 0 || behind.DroppedSeen != 0 {
+		t.Errorf("not all is known: %q, %d and %d more", behind.Unknown, behind.DroppedObjects, behind.DroppedSeen)
+	}
+	stays := &corev1.ConfigMap{}
+	if err := s.Admin.Get(t.Context(), types.NamespacedName{Namespace: namespace, Name: "stays"}, stays); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range behind.Objects {
+		if o.Name == "stays" && (o.UID != stays.UID || o.By != e.grant.Spec.Engineers[0].Name || o.Namespace != namespace) {
+			t.Errorf("on record is %+v, the object has UID %s", o, stays.UID)
+		}
+	}
+}
