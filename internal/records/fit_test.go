@@ -2,6 +2,7 @@ package records
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -70,12 +71,20 @@ func TestTheLargestRecordOfAnOpenGrantFitsAndClosingLosesNothing(t *testing.T) {
 func TestTheLargestRecordOfAnEndedGrantFitsAndCountsWhatItLeavesOut(t *testing.T) {
 	record := largest()
 	record.Status.EndTime, record.Status.EndReason, record.Status.EndedBy, record.Status.EndMessage = &instant, v1alpha1.EndRevoked, "alice", strings.Repeat("w", 1024)
+	record.Status.LeftBehind = muchLeft()
 	before := record.DeepCopy()
 	Fit(record)
 	if size(record) > maxSize {
 		t.Errorf("it is %d bytes, the limit is %d", size(record), maxSize)
 	}
 	keepsWhatMatters(t, record, before)
+	left := record.Status.LeftBehind
+	if n := len(left.Objects); n == 0 || n > lessLeft || left.Objects[0].Name[0] != 'a' || int(left.DroppedObjects)+n != 64 {
+		t.Errorf("of what was left %d are there and %d counted", n, left.DroppedObjects)
+	}
+	if n := len(left.Seen); n == 0 || n > lessLeft || left.DroppedSeen != math.MaxInt32 {
+		t.Errorf("of what was seen %d are there and %d counted", n, left.DroppedSeen)
+	}
 	if record.Status.DroppedBindings != 256 || len(record.Status.Bindings) != 0 {
 		t.Errorf("%d bindings are there and %d counted", len(record.Status.Bindings), record.Status.DroppedBindings)
 	}
@@ -90,6 +99,20 @@ func TestTheLargestRecordOfAnEndedGrantFitsAndCountsWhatItLeavesOut(t *testing.T
 	if Fit(small); Shrink(small) != nil {
 		t.Error("it shrinks again and again")
 	}
+}
+
+// muchLeft is as much as a session may claim was left behind.
+func muchLeft() *v1alpha1.LeftBehind {
+	left := &v1alpha1.LeftBehind{Time: instant, Unknown: strings.Repeat("u", 512), DroppedSeen: math.MaxInt32}
+	for i := range 64 {
+		name := string(rune('a'+i)) + strings.Repeat("n", 252)
+		left.Objects = append(left.Objects, v1alpha1.LeftObject{
+			Group: name, Resource: name, Namespace: strings.Repeat("s", 63), Name: name, UID: types.UID(strings.Repeat("i", 128)), Deed: v1alpha1.DeedCreated,
+			Outlives: v1alpha1.OutlivingServiceAccount, Doubt: v1alpha1.DoubtDeletionAsked, By: strings.Repeat("b", 128),
+		})
+		left.Seen = append(left.Seen, v1alpha1.SeenObject{Kind: v1alpha1.SeenSecret, Namespace: strings.Repeat("s", 63), Name: name, By: strings.Repeat("b", 128)})
+	}
+	return left
 }
 
 // keepsWhatMatters fails the test if a record lost who granted, what, and how it ended.

@@ -110,3 +110,34 @@ func TestTheRecordOfAnEndedGrantSaysWhatWasMadeOrChangedAndNotDeletedAndWhatIsTo
 		}
 	}
 }
+
+func TestAGatewayThatIsStartedAgainInTheMiddleForgetsNothingOfWhatWasLeftBehind(t *testing.T) {
+	s := newScene(t)
+	e := s.comes(t, "case-restarted")
+	maps := "/api/v1/namespaces/" + e.grant.Namespace + "/configmaps"
+	if status, answer, err := e.asks(t, http.MethodPost, maps, inJSON, aConfigMap); err != nil || status != 201 {
+		t.Fatalf("%d %s %v", status, answer, err)
+	}
+	if err := s.gateway.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: s.gateway.Name}}
+	if err := s.Admin.Delete(t.Context(), pod, client.GracePeriodSeconds(0)); client.IgnoreNotFound(err) != nil {
+		t.Fatal(err)
+	}
+	if err := s.Admin.Delete(t.Context(), e.grant); err != nil {
+		t.Fatal(err)
+	}
+	s.gateway = s.StartGateway(t, theInstallation.installation, theInstallation.ip)
+	record := &v1alpha1.SupportAccessRecord{}
+	world.Eventually(t, "the record says what was left behind", func() error {
+		if err := s.Admin.Get(t.Context(), client.ObjectKeyFromObject(e.grant), record); err != nil {
+			return err
+		}
+		if record.Status.LeftBehind == nil {
+			return errors.New("it does not")
+		}
+		return nil
+	})
+	same(t, "what was left behind", map[string]any{"all": wordsOf(record.Status.LeftBehind)}, map[string]any{"all": []string{"Created configmaps /settings"}})
+}
