@@ -148,7 +148,11 @@ func (r *Reckoning) try(e *audit.Entry) {
 	case operationUpdate:
 		r.changed(e, p.done)
 	case operationDelete:
-		r.deleted(e, p.done == change.Committed && !holds(e))
+		if p.done == change.Committed && !holds(e) {
+			r.deleted(e)
+			return
+		}
+		r.toBeDeleted(e)
 	}
 }
 
@@ -181,7 +185,7 @@ func (r *Reckoning) begin(e *audit.Entry) {
 		r.changed(e, p.done)
 	case "delete":
 		// Whether it was a trial stands in the body.
-		r.deleted(e, false)
+		r.toBeDeleted(e)
 	}
 }
 
@@ -205,7 +209,7 @@ func (r *Reckoning) created(e *audit.Entry, done change.State) {
 	case streams(ref.Subresource), ref.Subresource == "binding", keepsNothing(ref.APIGroup):
 		return
 	case ref.Subresource == "eviction":
-		r.deleted(e, false)
+		r.toBeDeleted(e)
 		return
 	}
 	o := r.find(e)
@@ -234,17 +238,16 @@ func (r *Reckoning) changed(e *audit.Entry, done change.State) {
 	o.list(e, deed, done)
 }
 
-// deleted takes a deletion; gone says that nothing can have held it up or be left of it.
-func (r *Reckoning) deleted(e *audit.Entry, gone bool) {
-	o := r.find(e)
-	if o == nil || o.settled {
-		return
-	}
-	if gone {
+// deleted takes a deletion that was made, of what nothing holds and nothing is left of.
+func (r *Reckoning) deleted(e *audit.Entry) {
+	if o := r.find(e); o != nil {
 		o.settled = true
-		return
 	}
-	if !o.listed {
+}
+
+// toBeDeleted takes a deletion of which it is not known what it left.
+func (r *Reckoning) toBeDeleted(e *audit.Entry) {
+	if o := r.find(e); o != nil && !o.settled && !o.listed {
 		o.asked = true
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -81,8 +82,8 @@ func reckon(requests ...request) v1alpha1.LeftBehind {
 		all = append(all, q.entries(i)...)
 	}
 	r := New()
-	for i := len(all) - 1; i >= 0; i-- {
-		r.Add(all[i])
+	for _, e := range slices.Backward(all) {
+		r.Add(e)
 	}
 	return r.Behind(MaxObjects, MaxSeen)
 }
@@ -213,9 +214,8 @@ func TestManyObjectsAreCountedAndHideNoneThatCouldLetSomebodyIn(t *testing.T) {
 func TestWhatCannotBeToldApartIsCountedAndWhatCouldLetSomebodyInIsStillListed(t *testing.T) {
 	r := New()
 	add := func(q request, id int) {
-		entries := q.entries(id)
-		for i := len(entries) - 1; i >= 0; i-- {
-			r.Add(entries[i])
+		for _, e := range slices.Backward(q.entries(id)) {
+			r.Add(e)
 		}
 	}
 	for i := range most + 10 {
