@@ -103,7 +103,7 @@ func (d *Desk) command() *cobra.Command {
 	d.flags.AddFlags(root.PersistentFlags())
 	root.AddCommand(
 		d.grantCommand(), d.listCommand(), d.statusCommand(), d.approveCommand(), d.denyCommand(), d.revokeCommand(), d.shortenCommand(), d.handoverCommand(), d.loginCommand(),
-		d.enableCommand(), d.disableCommand(), d.auditCommand(),
+		d.enableCommand(), d.disableCommand(), d.auditCommand(), d.leftBehindCommand(),
 	)
 	return root
 }
@@ -194,6 +194,7 @@ func mapper() apimeta.RESTMapper {
 		{v1alpha1.GroupVersion, "SupportAccessSetting", apimeta.RESTScopeNamespace},
 		{corev1.SchemeGroupVersion, "Secret", apimeta.RESTScopeNamespace},
 		{corev1.SchemeGroupVersion, "ConfigMap", apimeta.RESTScopeNamespace},
+		{corev1.SchemeGroupVersion, "Pod", apimeta.RESTScopeNamespace},
 		{corev1.SchemeGroupVersion, "ServiceAccount", apimeta.RESTScopeNamespace},
 		{rbacv1.SchemeGroupVersion, "ClusterRole", apimeta.RESTScopeRoot},
 		{authenticationv1.SchemeGroupVersion, "SelfSubjectReview", apimeta.RESTScopeRoot},

@@ -1,18 +1,23 @@
 package changes
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"supportaccess.dev/operator/api/v1alpha1"
+	"supportaccess.dev/operator/internal/cli"
 	"supportaccess.dev/operator/test/world"
 )
 
@@ -108,6 +113,50 @@ func TestTheRecordOfAnEndedGrantSaysWhatWasMadeOrChangedAndNotDeletedAndWhatIsTo
 		if o.Name == "stays" && (o.UID != stays.UID || o.By != e.grant.Spec.Engineers[0].Name || o.Namespace != namespace) {
 			t.Errorf("on record is %+v, the object has UID %s", o, stays.UID)
 		}
+	}
+}
+
+// showsLeft runs the plugin as an admin, and returns what it prints.
+func (s *scene) showsLeft(t *testing.T, e *engineer) string {
+	t.Helper()
+	var out, errOut bytes.Buffer
+	desk := &cli.Desk{Streams: genericiooptions.IOStreams{In: strings.NewReader(""), Out: &out, ErrOut: &errOut}, Clock: clock.RealClock{}, Version: "test"}
+	kubeconfig := s.Kubeconfig(t, s.ControlPlane.AdminConfig(), e.grant.Namespace)
+	if code := desk.Run(t.Context(), []string{"left-behind", e.grant.Name, "--kubeconfig", kubeconfig, "--cache-dir", t.TempDir()}); code != 0 {
+		t.Fatalf("it returns %d: %s", code, errOut.String())
+	}
+	return out.String()
+}
+
+func TestThePluginAsksWithTheAdminsRightsWhatIsStillThere(t *testing.T) {
+	s := newScene(t)
+	e := s.comes(t, "case-still")
+	maps := "/api/v1/namespaces/" + e.grant.Namespace + "/configmaps"
+	for _, name := range []string{"there", "gone", "another"} {
+		if status, answer, err := e.asks(t, http.MethodPost, maps, inJSON, strings.Replace(aConfigMap, "settings", name, 1)); err != nil || status != 201 {
+			t.Fatalf("%d %s %v", status, answer, err)
+		}
+	}
+	s.leftBehind(t, e)
+	for _, name := range []string{"gone", "another"} {
+		if err := s.Admin.Delete(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: e.grant.Namespace, Name: name}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Admin.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: e.grant.Namespace, Name: "another"}}); err != nil {
+		t.Fatal(err)
+	}
+	shown := s.showsLeft(t, e)
+	for _, want := range []string{
+		`(?m)^yes +configmaps +\S+ +there +Created `, `(?m)^no +configmaps +\S+ +gone +Created `, `(?m)^another of that name +configmaps +\S+ +another +Created `,
+		`(?m)^  kubectl delete configmaps/there -n ` + e.grant.Namespace + `$`,
+	} {
+		if !regexp.MustCompile(want).MatchString(shown) {
+			t.Errorf("it does not say %s:\n%s", want, shown)
+		}
+	}
+	if strings.Count(shown, "kubectl delete") != 1 {
+		t.Errorf("more is to be deleted than is there:\n%s", shown)
 	}
 }
 
