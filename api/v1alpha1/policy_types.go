@@ -238,6 +238,12 @@ type SupportAccessPolicySpec struct {
 	// +kubebuilder:default:={}
 	Sessions *SessionLimits `json:"sessions,omitempty"`
 
+	// recording is what is kept, in the audit log, of what goes over the streams of engineers through the gateway.
+	//
+	// +optional
+	// +kubebuilder:default:={}
+	Recording *Recording `json:"recording,omitempty"`
+
 	// handoverWindow is how long a credential of the gateway lies in its Secret at most: it is deleted when the engineer
 	// first uses it, or when this time is over, and works on until the grant ends. The default is 24h.
 	//
@@ -266,6 +272,38 @@ type SupportAccessPolicySpec struct {
 	// +kubebuilder:validation:MaxItems=64
 	NeverAllow []Rule `json:"neverAllow,omitempty"`
 }
+
+// Recording is what is kept of what goes over the streams of engineers. What commands in pods print is always kept, to the
+// byte.
+type Recording struct {
+	// input is Never or Always: whether what engineers type into pods is kept, too. It has passwords that no terminal shows. The
+	// default is Never.
+	//
+	// +optional
+	// +kubebuilder:default:=Never
+	Input RecordedInput `json:"input,omitempty"`
+
+	// maxLogBytes is how many bytes of one reading of a pod's log are kept. Of what follows the number of bytes is, and a hash
+	// over all. 0 keeps none. The default is 1048576.
+	//
+	// +optional
+	// +kubebuilder:default:=1048576
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=1073741824
+	MaxLogBytes *int64 `json:"maxLogBytes,omitempty"`
+}
+
+// RecordedInput says whether what engineers type is kept.
+//
+// +kubebuilder:validation:Enum=Never;Always
+type RecordedInput string
+
+const (
+	// InputNever keeps nothing of it.
+	InputNever RecordedInput = "Never"
+	// InputAlways keeps all of it.
+	InputAlways RecordedInput = "Always"
+)
 
 // EnabledByDefault is the setting that a namespace gets when it comes under a policy, once in its life: a setting that is
 // switched off or deleted does not come back by itself.

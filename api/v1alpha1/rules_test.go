@@ -333,7 +333,7 @@ func TestWhatIsLeftOutIsDefaulted(t *testing.T) {
 			"newGrants": "Allowed", "maxDuration": "168h", "maxEnabled": "720h", "maxStartDelay": "168h", "approvalTimeout": "72h", "scopes": []any{"Namespaces"}, "serviceAccountGrants": "ExpirationTimeOnly",
 			"requirePublicKey":    "ElevatedRoles",
 			"protectedNamespaces": []any{"kube-system", "kube-public", "kube-node-lease"}, "roles": []any{object{"name": "r"}}, "transports": []any{"Direct"},
-			"sessions": object{"idleTimeout": "1h", "maxConnections": int64(32), "maxStreamBytes": int64(16777216)}, "handoverWindow": "24h",
+			"sessions": object{"idleTimeout": "1h", "maxConnections": int64(32), "maxStreamBytes": int64(16777216)}, "recording": object{"input": "Never", "maxLogBytes": int64(1048576)}, "handoverWindow": "24h",
 		}},
 	} {
 		if fmt.Sprint(c.got) != fmt.Sprint(c.want) {

@@ -193,6 +193,7 @@ spec:
   - {kind: User, name: desk@customer.example}
   - {kind: ServiceAccount, name: desk, namespace: support-desk}
   sessions: {idleTimeout: 30m, maxConnections: 8, maxStreamBytes: 1048576}
+  recording: {input: Always, maxLogBytes: 4096}
   handoverWindow: 12h
   enabledByDefault:
     createdSince: "2026-12-01T18:00:00Z"

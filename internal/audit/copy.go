@@ -12,9 +12,12 @@ import (
 
 	"github.com/go-logr/logr"
 	"k8s.io/utils/clock"
+
+	"supportaccess.dev/operator/internal/audit/chain"
 )
 
-// Copy carries a log, line by line, to a file or to standard output, for others to carry it on. It comes after the log:
+// Copy carries a log, line by line, to a file or to standard output, for others to carry it on. What went over streams stays in
+// the log: it is long, and what pods print is not for everybody who reads the gateway's output. A copy comes after the log:
 // nobody waits for it, and what it could not write it writes later. A file says by its last line where to go on. Standard
 // output says nothing: there a copy begins with what is new.
 type Copy struct {
@@ -86,14 +89,27 @@ func (c *Copy) catchUp(ctx context.Context, to file, at *place) error {
 		}
 		var text bytes.Buffer
 		for _, line := range lines {
+			if isPiece(line.Text) {
+				continue
+			}
 			text.Write(line.Text)
 			text.WriteByte('\n')
+		}
+		if text.Len() == 0 {
+			at.seq = lines[len(lines)-1].Seq
+			continue
 		}
 		if err := write(to, text.Bytes(), at.end); err != nil {
 			return err
 		}
 		at.seq, at.end = lines[len(lines)-1].Seq, at.end+int64(text.Len())
 	}
+}
+
+// isPiece says whether a line is a piece of a recording. Its type comes first, before all that somebody else could have written.
+func isPiece(line []byte) bool {
+	_, rest, err := chain.Parse(line)
+	return err == nil && bytes.HasPrefix(rest, []byte(`"type":"`+string(TypeRecording)+`"`))
 }
 
 // write makes text durable at a file's end, where nothing of it is left if that fails.

@@ -85,6 +85,37 @@ func TestACopyGoesOnAfterWhatWasRemoved(t *testing.T) {
 	mustClose(t, log)
 }
 
+func TestACopyLeavesOutWhatPodsPrint(t *testing.T) {
+	store := stores["sqlite"](t, t.TempDir())
+	log := resume(t, store, theKey(t))
+	record(t, log)
+	path := filepath.Join(t.TempDir(), "audit.log")
+	for range 2 {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := (&audit.Copy{From: store, Path: path, Clock: clock.RealClock{}, Logger: logr.Discard()}).Start(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	requests := 0
+	for _, e := range entriesOf(t, content) {
+		if e.Type == audit.TypeRecording {
+			t.Fatalf("entry %d is in the copy", e.Seq)
+		}
+		if e.Type == audit.TypeRequest {
+			requests++
+		}
+	}
+	if requests < 4 || bytes.Count(content, []byte("ResponseComplete")) != requests+1 {
+		t.Errorf("%d requests are in the copy: %s", requests, content)
+	}
+	mustClose(t, log)
+}
+
 func leaveBehind(t *testing.T, path, text string) {
 	t.Helper()
 	file, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)

@@ -60,6 +60,8 @@ type Entry struct {
 	Cut *Cut `json:"cut,omitempty"`
 	// Change is what was about to change, with type Change; at the end of a request what became of that.
 	Change *change.Change `json:"change,omitempty"`
+	// Recording is what went over a stream, with type Recording; at the end of a request what there is of that.
+	Recording *Recording `json:"recording,omitempty"`
 	// Happened is what happened to a grant, a decision or a policy. With type Lifecycle.
 	Happened *Happening `json:"happened,omitempty"`
 }

@@ -58,6 +58,9 @@ type Query struct {
 	Resource  string
 	Section   Section
 	Outcome   Outcome
+	// Recording is the number of a request: of its stream the pieces, and the end. Pieces are found by who asks so, or for
+	// their type, and by nobody else.
+	Recording string
 	// Text is a piece of the URI, the command, the cause or the message, capital letters being as small ones.
 	Text string
 	// From and To bound the time: From is included, To is not.
@@ -67,6 +70,9 @@ type Query struct {
 	// Limit is how many are returned at most.
 	Limit int
 }
+
+// SkipsPieces says that a query does not ask for pieces of recordings.
+func (q *Query) SkipsPieces() bool { return q.Type == "" && q.Recording == "" }
 
 // Page is what was found, the newest first.
 type Page struct {

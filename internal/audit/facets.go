@@ -21,6 +21,8 @@ type Facets struct {
 	Resource  string
 	Section   Section
 	Outcome   Outcome
+	// Recording is the number of the request whose stream it is of, or ends.
+	Recording string
 	// Text is what one may look for words in: the URI, the command, the cause, the message, by whom.
 	Text string
 }
@@ -50,6 +52,9 @@ func FacetsOf(e *Entry) Facets {
 		Time: e.StageTimestamp.UTC(), Type: e.Type, Source: e.Labels[LabelSource],
 		Grant: e.Grant, Engineer: e.Engineer, Case: e.Case, Namespace: e.Grant.Namespace,
 		Verb: e.Verb, Section: e.Section, Outcome: outcomeOf(e), Text: textOf(e),
+	}
+	if e.Recording != nil {
+		f.Recording = string(e.AuditID)
 	}
 	if e.ObjectRef == nil {
 		return f
@@ -84,7 +89,7 @@ func ResourceName(object *auditv1.ObjectReference) string {
 
 func outcomeOf(e *Entry) Outcome {
 	switch {
-	case e.Type == TypeChange, e.Type == TypeAct:
+	case e.Type == TypeChange, e.Type == TypeAct, e.Type == TypeRecording:
 		return OutcomeAttempted
 	case e.Type != TypeRequest:
 		return OutcomeSucceeded
@@ -101,6 +106,10 @@ func outcomeOf(e *Entry) Outcome {
 }
 
 func textOf(e *Entry) string {
+	if e.Type == TypeRecording {
+		// Nobody looks for a piece by words, and the request has them.
+		return ""
+	}
 	words := append([]string{e.RequestURI}, e.Command...)
 	if e.ResponseStatus != nil {
 		words = append(words, e.ResponseStatus.Message)

@@ -29,7 +29,7 @@ func ParseQuery(values url.Values) (Query, error) {
 func (q *Query) set(name, value string) error {
 	plain := map[string]*string{
 		"source": &q.Source, "engineer": &q.Engineer, "case": &q.Case, "namespace": &q.Namespace, "verb": &q.Verb, "resource": &q.Resource,
-		"text": &q.Text, "section": (*string)(&q.Section), "outcome": (*string)(&q.Outcome), "type": (*string)(&q.Type), "uid": &q.Grant.UID,
+		"text": &q.Text, "section": (*string)(&q.Section), "outcome": (*string)(&q.Outcome), "type": (*string)(&q.Type), "uid": &q.Grant.UID, "recording": &q.Recording,
 	}
 	numbers := map[string]*int64{"below": &q.Below, "above": &q.Above}
 	instants := map[string]*time.Time{"from": &q.From, "to": &q.To}
@@ -95,7 +95,7 @@ func grantOf(text string) (namespace, name string, err error) {
 func (q Query) Legible() Query {
 	for _, value := range []*string{
 		(*string)(&q.Type), &q.Source, &q.Grant.UID, &q.Grant.Namespace, &q.Grant.Name, &q.Engineer, &q.Case, &q.Namespace, &q.Verb, &q.Resource,
-		(*string)(&q.Section), (*string)(&q.Outcome), &q.Text,
+		(*string)(&q.Section), (*string)(&q.Outcome), &q.Recording, &q.Text,
 	} {
 		if !utf8.ValidString(*value) {
 			*value = string([]rune(*value))
@@ -109,13 +109,13 @@ func (q *Query) Matches(f *Facets) bool {
 	for _, equal := range [][2]string{
 		{string(q.Type), string(f.Type)}, {q.Source, f.Source}, {q.Grant.UID, f.Grant.UID}, {q.Grant.Namespace, f.Grant.Namespace},
 		{q.Grant.Name, f.Grant.Name}, {q.Engineer, f.Engineer}, {q.Case, f.Case}, {q.Verb, f.Verb}, {q.Resource, f.Resource},
-		{string(q.Section), string(f.Section)}, {string(q.Outcome), string(f.Outcome)},
+		{string(q.Section), string(f.Section)}, {string(q.Outcome), string(f.Outcome)}, {q.Recording, f.Recording},
 	} {
 		if equal[0] != "" && equal[0] != equal[1] {
 			return false
 		}
 	}
-	return (q.Namespace == "" || q.Namespace == f.Namespace || q.Namespace == f.Grant.Namespace) &&
+	return (f.Type != TypeRecording || !q.SkipsPieces()) && (q.Namespace == "" || q.Namespace == f.Namespace || q.Namespace == f.Grant.Namespace) &&
 		(q.Text == "" || strings.Contains(strings.ToLower(f.Text), strings.ToLower(q.Text))) &&
 		(q.From.IsZero() || !f.Time.Before(q.From)) && (q.To.IsZero() || f.Time.Before(q.To))
 }

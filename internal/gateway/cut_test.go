@@ -26,6 +26,7 @@ import (
 
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/internal/access"
+	"supportaccess.dev/operator/internal/audit"
 	"supportaccess.dev/operator/internal/policies"
 	"supportaccess.dev/operator/test/gen"
 )
@@ -161,7 +162,7 @@ func TestAStreamIntoAPodIsCutAndItsClientIsTold(t *testing.T) {
 	eventually(t, "the stream is on record with why it ended", func() bool {
 		entries := w.log.all()
 		raw, _ := json.Marshal(entries[len(entries)-1])
-		return len(entries) == 3 && strings.Contains(string(raw), `"Deleted`)
+		return len(entries) == 4 && entries[2].Type == audit.TypeRecording && strings.Contains(string(raw), `"Deleted`)
 	})
 }
 

@@ -30,6 +30,9 @@ type exchange struct {
 	writer *writer
 	// answered is the head of the API server's answer.
 	answered http.Header
+	// tape puts on record what goes over the stream, nil where that is not kept, and dialect reads it.
+	tape    *tape
+	dialect dialect
 	// cause is why the exchange was ended before its time.
 	cause atomic.Pointer[end]
 	// in and out count the bytes of the bodies.
@@ -107,6 +110,9 @@ func (w *writer) begin(status int) {
 
 // Write writes a part of the answer.
 func (w *writer) Write(p []byte) (int, error) {
+	if err := w.record(p); err != nil {
+		return 0, err
+	}
 	w.turn <- struct{}{}
 	defer func() { <-w.turn }()
 	if w.closed {
@@ -117,6 +123,19 @@ func (w *writer) Write(p []byte) (int, error) {
 	w.exchange.out.Add(int64(n))
 	w.events.pass(p[:n])
 	return n, err
+}
+
+// record puts down a part of a log, before the client has it.
+func (w *writer) record(p []byte) error {
+	x := w.exchange
+	if x.tape == nil || x.tape.sum == nil || w.status > http.StatusOK {
+		return nil
+	}
+	err := x.tape.log(p)
+	if err != nil {
+		go x.end(unrecorded())
+	}
+	return err
 }
 
 // FlushError sends what was written.

@@ -27,6 +27,8 @@ type recorder interface {
 	Started(ctx context.Context, x *exchange, status int)
 	// Completed records how a request ended.
 	Completed(ctx context.Context, x *exchange, status int)
+	// Tape returns what puts a stream on record, nil for one that is not kept.
+	Tape(x *exchange) *tape
 }
 
 // presences make known that an engineer is there, before the first request goes on.
@@ -201,6 +203,7 @@ func (h *door) forward(w *writer, r *http.Request, x *exchange) {
 	if r.Body != nil && !upgrading(r) {
 		r.Body = &counted{ReadCloser: http.MaxBytesReader(w, r.Body, maxBody), exchange: x}
 	}
+	x.tape = h.recorder.Tape(x)
 	if x.longRunning {
 		w.started = func(status int) { h.recorder.Started(context.WithoutCancel(r.Context()), x, status) }
 	}

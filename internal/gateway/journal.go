@@ -99,6 +99,7 @@ func (j *journal) Completed(ctx context.Context, x *exchange, status int) {
 	if j.changes.Load() && changing(x.info) {
 		entry.Change = &changes.Change{State: changes.StateOf(status, x.cause.Load() != nil, x.info.Verb == "deletecollection")}
 	}
+	entry.Recording = x.tape.is()
 	if why := x.cause.Load(); why != nil {
 		entry.Cause = mark(why.reason+": "+why.message, maxMessage)
 	}
@@ -115,6 +116,17 @@ func (j *journal) Completed(ctx context.Context, x *exchange, status int) {
 	default:
 		j.after(ctx, entry, j.log.Append)
 	}
+}
+
+// piece returns the entry of a piece of what went over a stream. The first says all that is known of the request.
+func (j *journal) piece(x *exchange, n int64, pack []byte) *audit.Entry {
+	entry := j.entry(x)
+	entry.Type, entry.Stage, entry.Level = audit.TypeRecording, auditv1.StageResponseStarted, auditv1.LevelRequestResponse
+	entry.Recording = &audit.Recording{Piece: n, Frames: pack}
+	if n > 1 {
+		entry.RequestURI, entry.UserAgent, entry.SourceIPs, entry.Command = "", "", nil, nil
+	}
+	return entry
 }
 
 // reads are the verbs of requests that change nothing.

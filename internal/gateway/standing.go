@@ -28,6 +28,8 @@ type standing struct {
 	elevated []string
 	// limits bound what an engineer may have open: the tightest of the policies'.
 	limits limits
+	// recording is what is kept of streams, by the namespace of their pods.
+	recording map[string]recording
 	// hashes are the engineers by the hash of their credential.
 	hashes map[string]string
 }
@@ -45,6 +47,38 @@ const (
 	defaultConnections = 32
 	defaultStreamBytes = 16 << 20
 )
+
+// recording is what is kept of streams.
+type recording struct {
+	// input says that what engineers type is kept.
+	input bool
+	// logBytes is how much of one stream of a log is kept.
+	logBytes int64
+}
+
+// defaultLogBytes is how much of a log is kept where no policy says otherwise, as the API does.
+const defaultLogBytes = 1 << 20
+
+// recordingIn returns what is kept of streams out of a namespace.
+func (s *standing) recordingIn(namespace string) recording {
+	if r, ok := s.recording[namespace]; ok {
+		return r
+	}
+	return recording{logBytes: defaultLogBytes}
+}
+
+func recordingOf(p *v1alpha1.SupportAccessPolicy) recording {
+	r := recording{logBytes: defaultLogBytes}
+	said := p.Spec.Recording
+	if said == nil {
+		return r
+	}
+	r.input = said.Input == v1alpha1.InputAlways
+	if said.MaxLogBytes != nil {
+		r.logBytes = *said.MaxLogBytes
+	}
+	return r
+}
 
 // end is why a grant, or one engineer's part in it, is not open.
 type end struct {
@@ -146,11 +180,13 @@ func (s *standing) judge(now time.Time, policies map[string]review.NamespacePoli
 	s.facts.World.DeletedRoles, s.facts.World.WidenedRoles = review.Roles(record.Spec.Roles, s.roles)
 	s.never = slices.Concat(review.BuiltinNever(), review.DefaultNever())
 	s.limits = limits{idle: defaultIdle, connections: defaultConnections, streamBytes: defaultStreamBytes}
+	s.recording = map[string]recording{}
 	first := true
-	for _, p := range policies {
+	for namespace, p := range policies {
 		if p.Policy == nil {
 			continue
 		}
+		s.recording[namespace] = recordingOf(p.Policy)
 		s.never = append(s.never, review.RulesOf(p.Policy.Spec.NeverAllow)...)
 		s.elevated = append(s.elevated, elevatedIn(p.Policy, record.Spec.Roles)...)
 		limits := limitsOf(p.Policy)

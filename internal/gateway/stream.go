@@ -15,6 +15,10 @@ import (
 type stream struct {
 	net.Conn
 	exchange *exchange
+	// taped puts on record what passes, nil where that is not kept.
+	taped *taped
+	// farewells are under way to a client whose stream could not be put on record.
+	farewells sync.WaitGroup
 	// websocket says that frames are spoken, and protocol which subprotocol.
 	websocket bool
 	protocol  string
@@ -25,11 +29,15 @@ type stream struct {
 }
 
 func newStream(raw net.Conn, x *exchange) *stream {
-	return &stream{
+	s := &stream{
 		Conn: raw, exchange: x,
 		websocket: strings.EqualFold(x.answered.Get("Upgrade"), "websocket"),
 		protocol:  x.answered.Get("Sec-Websocket-Protocol"),
 	}
+	if x.tape != nil && x.dialect != nil {
+		s.taped = newTaped(x.tape, x.dialect, s.send, func() { s.farewells.Go(func() { x.end(unrecorded()) }) })
+	}
+	return s
 }
 
 // Read reads what the client sends.
@@ -38,14 +46,39 @@ func (s *stream) Read(p []byte) (int, error) {
 	if s.exchange.in.Add(int64(n)) > s.exchange.standing.limits.streamBytes {
 		return n, s.exceeded()
 	}
+	if s.taped != nil && n > 0 {
+		if broken := s.taped.in(p[:n]); broken != nil {
+			return 0, broken
+		}
+	}
 	return n, err
 }
 
-// Write sends to the client.
+// Write sends to the client, once it is on record.
 func (s *stream) Write(p []byte) (int, error) {
 	if s.exchange.out.Add(int64(len(p))) > s.exchange.standing.limits.streamBytes {
+		if s.taped != nil {
+			// What was within the bound is still on its way.
+			s.taped.flush()
+		}
 		return 0, s.exceeded()
 	}
+	if s.taped != nil {
+		return s.taped.out(p)
+	}
+	return s.send(p)
+}
+
+// Close closes the connection when all that is on record was sent.
+func (s *stream) Close() error {
+	if s.taped != nil {
+		s.taped.close()
+		s.farewells.Wait()
+	}
+	return s.Conn.Close()
+}
+
+func (s *stream) send(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {

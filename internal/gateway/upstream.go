@@ -163,6 +163,11 @@ func modifyResponse(r *http.Response) error {
 	}
 	if x, ok := r.Request.Context().Value(exchangeKey{}).(*exchange); ok {
 		x.answered = r.Header
+		if x.tape != nil && r.StatusCode == http.StatusSwitchingProtocols {
+			var err error
+			x.dialect, err = dialectOf(x, r.Header)
+			return err
+		}
 	}
 	return nil
 }
@@ -178,6 +183,8 @@ func failed(w http.ResponseWriter, r *http.Request, err error) {
 		answer(w, &refusal{
 			code: http.StatusRequestEntityTooLarge, reason: string(metav1.StatusReasonRequestEntityTooLarge), message: "the body is longer than 3 MiB",
 		})
+	case errors.Is(err, errUnreadable):
+		answer(w, &refusal{code: http.StatusBadGateway, reason: "BadGateway", message: "support access: " + err.Error() + ", so it could not be put on record"})
 	case errors.Is(err, context.Canceled):
 		// The client is gone.
 		answer(w, &refusal{code: 499, reason: "ClientClosedRequest", message: "the client is gone"})

@@ -34,7 +34,7 @@ import (
 	"supportaccess.dev/operator/test/world"
 )
 
-func TestMain(m *testing.M) { world.MainWith(m, controlplane.Options{}) }
+func TestMain(m *testing.M) { world.MainWith(m, controlplane.Options{Kwok: true}) }
 
 // buildTimeout bounds the building of the plugin, runTimeout one run of it.
 const (
@@ -79,7 +79,8 @@ func newScene(t *testing.T) *scene {
 	s.installation = theInstallation.installation
 	s.StartOperator(t, s.installation)
 	s.opens(t)
-	policy := gen.Policy(s.Name("policy"), gen.AnyDuration("168h"), gen.OfferingTransports(v1alpha1.TransportGateway))
+	content := v1alpha1.OfferedRole{Name: gen.Content, Elevated: true, Approvals: new(int32(0))}
+	policy := gen.Policy(s.Name("policy"), gen.AnyDuration("168h"), gen.OfferingTransports(v1alpha1.TransportGateway), gen.Offering(content))
 	policy.ObjectMeta = metav1.ObjectMeta{Name: policy.Name}
 	policy.Spec.RequirePublicKey = v1alpha1.PublicKeysNever
 	if err := s.Admin.Create(t.Context(), policy); err != nil {
@@ -108,13 +109,15 @@ type engineer struct {
 	grant   *v1alpha1.SupportAccessGrant
 	address string
 	http    *http.Client
+	config  *rest.Config
 }
 
 // comes grants access to a namespace of its own, and has the engineer come in.
-func (s *scene) comes(t *testing.T, name string) *engineer {
+func (s *scene) comes(t *testing.T, name string, mods ...func(*v1alpha1.SupportAccessGrant)) *engineer {
 	t.Helper()
 	namespace := s.LabelledNamespace(t, map[string]string{v1alpha1.LabelPolicy: s.policy})
-	grant := gen.ToApply(name, namespace, gen.WithTransport(v1alpha1.TransportGateway), gen.WithDuration("1h"))
+	mods = append([]func(*v1alpha1.SupportAccessGrant){gen.WithTransport(v1alpha1.TransportGateway), gen.WithDuration("1h")}, mods...)
+	grant := gen.ToApply(name, namespace, mods...)
 	world.Eventually(t, "the grant is made", func() error { return s.Admin.Create(t.Context(), grant) })
 	secret := &corev1.Secret{}
 	world.Eventually(t, "the grant is open", func() error {
@@ -131,7 +134,7 @@ func (s *scene) comes(t *testing.T, name string) *engineer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &engineer{grant: grant, address: config.Host}
+	e := &engineer{grant: grant, address: config.Host, config: config}
 	if e.http, err = rest.HTTPClientFor(config); err != nil {
 		t.Fatal(err)
 	}

@@ -145,9 +145,9 @@ func (o *Operator) VerifyAudit(ctx context.Context) (report *verify.Report, err 
 	return verify.Log(&export, verify.Options{Keys: standing.Keys, Checkpoints: []string{standing.Checkpoint}})
 }
 
-// ofAdmins reports whether an entry is of what became of grants, or of who asked for that.
-func ofAdmins(line []byte) bool {
-	return bytes.Contains(line, []byte(`,"type":"`+audit.TypeLifecycle+`"`)) || bytes.Contains(line, []byte(`,"type":"`+audit.TypeAct+`"`))
+// ofNoRequest reports whether an entry is of what became of grants, or of who asked for that, or a piece of what went over a stream.
+func ofNoRequest(line []byte) bool {
+	return bytes.Contains(line, []byte(`,"type":"`+audit.TypeRecording+`"`)) || bytes.Contains(line, []byte(`,"type":"`+audit.TypeLifecycle+`"`)) || bytes.Contains(line, []byte(`,"type":"`+audit.TypeAct+`"`))
 }
 
 // AuditLines reads what a pod of the gateway has put on record about engineers, an entry a line.
@@ -170,8 +170,8 @@ func (o *Operator) AuditLinesFrom(ctx context.Context, from int64) (lines []byte
 		}
 		for _, line := range page {
 			from = line.Seq + 1
-			// What the log says of itself, and what became of grants, is nothing that an engineer did.
-			if bytes.Contains(line.Text, []byte(`"`+audit.LabelSource+`":"`+audit.Source+`"`)) && !ofAdmins(line.Text) {
+			// What the log says of itself, what became of grants and what a pod printed is nothing that an engineer did.
+			if bytes.Contains(line.Text, []byte(`"`+audit.LabelSource+`":"`+audit.Source+`"`)) && !ofNoRequest(line.Text) {
 				lines = append(append(lines, line.Text...), '\n')
 			}
 		}

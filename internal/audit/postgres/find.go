@@ -155,12 +155,19 @@ func conditions(q audit.Query) *clauses {
 	asked := audit.Facets{
 		Type: q.Type, Source: q.Source, Grant: q.Grant, Engineer: q.Engineer, Case: q.Case,
 		// The same as the grant's: where it was granted from is not asked for here.
-		Namespace: q.Grant.Namespace, Verb: q.Verb, Resource: q.Resource, Section: q.Section, Outcome: q.Outcome,
+		Namespace: q.Grant.Namespace, Verb: q.Verb, Resource: q.Resource, Section: q.Section, Outcome: q.Outcome, Recording: q.Recording,
 	}
 	for _, column := range columns {
 		if value := column.of(&asked); value != "" && column.name != "namespace" {
 			c.add(column.name+" = %s", word(value))
 		}
+	}
+	if q.SkipsPieces() {
+		c.add("type <> %s", string(audit.TypeRecording))
+	}
+	if q.Recording != "" {
+		// The index has those alone that have one.
+		c.where = append(c.where, "recording <> ''")
 	}
 	if q.Text != "" {
 		c.add("strpos(text, %s) > 0", text(q.Text))

@@ -59,4 +59,5 @@ var columns = []column{
 	{"resource", func(f *audit.Facets) string { return f.Resource }},
 	{"section", func(f *audit.Facets) string { return string(f.Section) }},
 	{"outcome", func(f *audit.Facets) string { return string(f.Outcome) }},
+	{"recording", func(f *audit.Facets) string { return f.Recording }},
 }

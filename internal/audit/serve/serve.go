@@ -56,6 +56,7 @@ type Page struct {
 const (
 	pathEntries    = "/v1/entries"
 	pathExport     = "/v1/export"
+	pathRecordings = "/v1/recordings/"
 	pathCheckpoint = "/v1/checkpoint"
 	pathKeys       = "/v1/keys"
 )
@@ -81,10 +82,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the API server does not know this token", http.StatusUnauthorized)
 	case r.URL.Path == pathCheckpoint || r.URL.Path == pathKeys:
 		h.prove(w, r)
-	case r.URL.Path == pathEntries || r.URL.Path == pathExport:
+	case r.URL.Path == pathEntries || r.URL.Path == pathExport || strings.HasPrefix(r.URL.Path, pathRecordings):
 		h.read(w, r, who, token)
 	default:
-		http.Error(w, "there are "+strings.Join([]string{pathEntries, pathExport, pathCheckpoint, pathKeys}, ", "), http.StatusNotFound)
+		http.Error(w, "there are "+strings.Join([]string{pathEntries, pathExport, pathRecordings + "ID", pathCheckpoint, pathKeys}, ", "), http.StatusNotFound)
 	}
 }
 
@@ -111,6 +112,8 @@ type asked struct {
 	audit.Query
 	format  string
 	follows bool
+	// plays says that a recording is asked for, as an asciicast.
+	plays bool
 }
 
 // ask reads what is asked for.
@@ -120,7 +123,7 @@ func ask(r *http.Request) (asked, error) {
 	switch r.URL.Path {
 	case pathExport:
 		values.Del("format")
-	default:
+	case pathEntries:
 		if word := values.Get("follow"); values.Has("follow") && word != "true" && word != "false" {
 			return a, errors.New("follow: it is true or false")
 		}
@@ -130,8 +133,16 @@ func ask(r *http.Request) (asked, error) {
 		return a, errors.New("format: it is jsonl or csv")
 	}
 	var err error
-	a.Query, err = audit.ParseQuery(values)
-	return a, err
+	if a.Query, err = audit.ParseQuery(values); err != nil {
+		return a, err
+	}
+	if id, ok := strings.CutPrefix(r.URL.Path, pathRecordings); ok {
+		if a.Query != (audit.Query{Namespace: a.Namespace}) {
+			return a, errors.New("a recording is asked for by its number, and with namespace: nothing else finds a part of one")
+		}
+		a.Recording, a.plays = id, true
+	}
+	return a, nil
 }
 
 // read answers with entries.
@@ -157,6 +168,8 @@ func (h *Handler) read(w http.ResponseWriter, r *http.Request, who *authenticati
 	switch {
 	case r.URL.Path == pathExport:
 		h.export(w, r, query.Query, query.format)
+	case query.plays:
+		h.play(w, r, query.Query)
 	case query.follows:
 		h.follow(w, r, query.Query, token)
 	default:

@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"supportaccess.dev/operator/internal/audit"
+	"supportaccess.dev/operator/internal/audit/cast"
 	"supportaccess.dev/operator/internal/audit/chain"
 	"supportaccess.dev/operator/internal/audit/sqlite"
 	"supportaccess.dev/operator/internal/audit/verify"
@@ -54,6 +55,13 @@ func TestWhoReadsIsAskedForAndPutDownFirst(t *testing.T) {
 		"a filter twice":              {"auditor", "/v1/entries?namespace=shop&namespace=mail", 400, false, "give it once"},
 		"a format that is not":        {"auditor", "/v1/export?format=xml", 400, false, "jsonl or csv"},
 		"a format of a page":          {"auditor", "/v1/entries?format=csv", 400, false, "no such filter"},
+		"a recording":                 {"auditor", "/v1/recordings/one", 200, true, `"o","printed"`},
+		"a recording, by its admin":   {"shop-admin", "/v1/recordings/one?namespace=shop", 200, true, `{"version":2`},
+		"a recording of another":      {"shop-admin", "/v1/recordings/one?namespace=mail", 403, false, "namespace mail"},
+		"a recording of all":          {"shop-admin", "/v1/recordings/one", 403, false, "ask for one namespace"},
+		"a recording that is not":     {"auditor", "/v1/recordings/two", 404, true, "no recording with this number"},
+		"a recording of elsewhere":    {"auditor", "/v1/recordings/one?namespace=mail", 404, true, "not of this namespace"},
+		"a part of a recording":       {"auditor", "/v1/recordings/one?verb=get", 400, false, "nothing else finds a part of one"},
 		"a path that is not":          {"auditor", "/v1/entries/", 404, false, "there are /v1/entries"},
 	} {
 		before := d.size(t)
@@ -82,9 +90,9 @@ func TestWhoReadsIsAskedForAndPutDownFirst(t *testing.T) {
 func TestNothingIsShownThatCouldNotBePutDown(t *testing.T) {
 	d := newDesk(t)
 	d.handler.Journal = broken{}
-	for _, target := range []string{"/v1/entries", "/v1/export", "/v1/entries?namespace=shop"} {
+	for _, target := range []string{"/v1/entries", "/v1/export", "/v1/entries?namespace=shop", "/v1/recordings/one"} {
 		code, body := d.get(t, "auditor", target)
-		if code != http.StatusServiceUnavailable || strings.Contains(body, "disk") || strings.Contains(body, "ana@") {
+		if code != http.StatusServiceUnavailable || strings.Contains(body, "disk") || strings.Contains(body, "ana@") || strings.Contains(body, "printed") {
 			t.Errorf("%s: %d %s", target, code, body)
 		}
 	}
@@ -229,6 +237,17 @@ func newDesk(t *testing.T) *desk {
 		if err != nil {
 			t.Fatal(err)
 		}
+	}
+	packs, err := cast.Pack([]cast.Frame{{Kind: cast.Output, Data: []byte("printed")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = log.Append(t.Context(), &audit.Entry{
+		Type: audit.TypeRecording, Recording: &audit.Recording{Piece: 1, Frames: packs[0]}, Labels: map[string]string{audit.LabelSource: audit.Source},
+		Event: auditv1.Event{AuditID: "one", Verb: "get", ObjectRef: &auditv1.ObjectReference{Resource: "pods", Subresource: "exec", Namespace: "shop"}},
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	d := &desk{store: store, guard: &guards{}}
 	d.handler = &Handler{Reader: store, Journal: log, Guard: d.guard, Clock: clock.RealClock{}, Logger: logr.Discard()}

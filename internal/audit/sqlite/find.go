@@ -361,10 +361,14 @@ func conditions(q audit.Query) ([]string, []any) {
 		{"resource", q.Resource},
 		{"section", string(q.Section)},
 		{"outcome", string(q.Outcome)},
+		{"recording", q.Recording},
 	} {
 		if equal.value != "" {
 			where, args = append(where, equal.column+" = ?"), append(args, equal.value)
 		}
+	}
+	if q.SkipsPieces() {
+		where, args = append(where, "type <> ?"), append(args, string(audit.TypeRecording))
 	}
 	if q.Text != "" {
 		where, args = append(where, "instr(text, ?) > 0"), append(args, strings.ToLower(q.Text))

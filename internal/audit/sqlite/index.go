@@ -70,7 +70,7 @@ func (s *Store) tryIndex(ctx context.Context, path string) error {
 		return err
 	}
 	s.index.writer.SetMaxOpenConns(1)
-	if err := migrate(ctx, s.index.writer, indexSchema, indexApplication); err != nil {
+	if err := migrate(ctx, s.index.writer, indexSchema, indexForm); err != nil {
 		return err
 	}
 	if s.index.reader, err = openReader(indexPath(path)); err != nil {
@@ -105,7 +105,7 @@ func (s *Store) openIndexReader(ctx context.Context, path string) error {
 		return err
 	}
 	s.index = &index{reader: reader}
-	if known, err := isOurs(ctx, reader, indexApplication); err != nil || !known || s.checkIndex(ctx) != nil {
+	if known, err := isOurs(ctx, reader, indexForm); err != nil || !known || s.checkIndex(ctx) != nil {
 		// Without it everything is found all the same, only later.
 		err := s.index.close()
 		s.index = nil
@@ -207,7 +207,7 @@ func (s *Store) step(ctx context.Context) (int, error) {
 // put puts entries into the index.
 func put(ctx context.Context, tx *sql.Tx, lines []audit.Line) error {
 	facet, err := tx.PrepareContext(ctx, `INSERT INTO facets (seq, time, type, source, grant_uid, grant_namespace, grant_name, engineer, case_id,
-		namespace, granted_from, verb, resource, section, outcome, text) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
+		namespace, granted_from, verb, resource, section, outcome, recording, text) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
 	if err != nil {
 		return err
 	}
@@ -219,7 +219,7 @@ func put(ctx context.Context, tx *sql.Tx, lines []audit.Line) error {
 		f := facetsOf(line)
 		text := strings.ToLower(f.Text)
 		if _, err := facet.ExecContext(ctx, line.Seq, f.Time.UnixMicro(), string(f.Type), f.Source, f.Grant.UID, f.Grant.Namespace, f.Grant.Name,
-			f.Engineer, f.Case, f.Namespace, f.GrantedFrom(), f.Verb, f.Resource, string(f.Section), string(f.Outcome), text); err != nil {
+			f.Engineer, f.Case, f.Namespace, f.GrantedFrom(), f.Verb, f.Resource, string(f.Section), string(f.Outcome), f.Recording, text); err != nil {
 			return fmt.Errorf("insert what entry %d is found by: %w", line.Seq, err)
 		}
 		if _, err := letters.ExecContext(ctx, line.Seq, text); err != nil {

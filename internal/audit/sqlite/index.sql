@@ -16,6 +16,8 @@ CREATE TABLE facets (
   resource        TEXT NOT NULL,
   section         TEXT NOT NULL,
   outcome         TEXT NOT NULL,
+  -- The number of the request whose stream it is of, or ends; few entries have it.
+  recording       TEXT NOT NULL,
   -- In small letters.
   text            TEXT NOT NULL
 ) STRICT;
@@ -30,6 +32,7 @@ CREATE INDEX facets_verb ON facets (verb);
 CREATE INDEX facets_resource ON facets (resource);
 CREATE INDEX facets_section ON facets (section);
 CREATE INDEX facets_outcome ON facets (outcome);
+CREATE INDEX facets_recording ON facets (recording) WHERE recording <> '';
 
 -- Which entries have three letters in their text, for each three. What has all those of a word may have the word.
 CREATE VIRTUAL TABLE letters USING fts5(text, content = '', contentless_delete = 1, detail = none, tokenize = 'trigram case_sensitive 1');

@@ -23,11 +23,16 @@ import (
 //go:embed schema.sql
 var schema string
 
-const (
-	// application marks a file as an audit log of ours: "sala".
-	application = 0x73616c61
-	// version is that of the schema.
-	version = 1
+// application marks a file as an audit log of ours: "sala".
+const application = 0x73616c61
+
+// form is what a file says it is: whose, and of which version its tables are.
+type form struct{ mark, version int }
+
+// logForm is that of a log, indexForm that of its index.
+var (
+	logForm   = form{application, 1}
+	indexForm = form{indexApplication, 2}
 )
 
 // Store is an audit log in a file.
@@ -96,7 +101,7 @@ func (s *Store) open(ctx context.Context, path string) error {
 		return err
 	}
 	s.writer.SetMaxOpenConns(1)
-	if err := migrate(ctx, s.writer, schema, application); err != nil {
+	if err := migrate(ctx, s.writer, schema, logForm); err != nil {
 		return err
 	}
 	// SQLite sees to its other files; this one was made here.
@@ -129,7 +134,7 @@ func OpenReader(ctx context.Context, path string) (*Store, error) {
 		return nil, fmt.Errorf("open the audit log %s: %w", path, err)
 	}
 	s := &Store{reader: reader}
-	if known, err := isOurs(ctx, reader, application); err != nil || !known {
+	if known, err := isOurs(ctx, reader, logForm); err != nil || !known {
 		return nil, errors.Join(fmt.Errorf("open the audit log %s: it is none", path), err, s.Close())
 	}
 	if err := s.openIndexReader(ctx, path); err != nil {
@@ -158,27 +163,27 @@ func source(path string, pragmas []string) string {
 }
 
 // migrate makes the tables in a file that is empty, and refuses one that is something else.
-func migrate(ctx context.Context, db *sql.DB, tables string, mark int) error {
+func migrate(ctx context.Context, db *sql.DB, tables string, wanted form) error {
 	var made int
 	if err := db.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema").Scan(&made); err != nil {
 		return fmt.Errorf("read it: %w", err)
 	}
 	if made > 0 {
-		known, err := isOurs(ctx, db, mark)
+		known, err := isOurs(ctx, db, wanted)
 		if err == nil && !known {
 			err = errors.New("it is something else")
 		}
 		return err
 	}
 	return within(ctx, db, func(tx *sql.Tx) error {
-		marks := fmt.Sprintf("PRAGMA application_id = %d; PRAGMA user_version = %d;", mark, version)
+		marks := fmt.Sprintf("PRAGMA application_id = %d; PRAGMA user_version = %d;", wanted.mark, wanted.version)
 		_, err := tx.ExecContext(ctx, tables+marks)
 		return err
 	})
 }
 
 // isOurs says whether a file is what its mark says. One that a later version made is an error.
-func isOurs(ctx context.Context, db *sql.DB, wanted int) (bool, error) {
+func isOurs(ctx context.Context, db *sql.DB, wanted form) (bool, error) {
 	var mark, made int
 	if err := db.QueryRowContext(ctx, "PRAGMA application_id").Scan(&mark); err != nil {
 		return false, err
@@ -186,10 +191,11 @@ func isOurs(ctx context.Context, db *sql.DB, wanted int) (bool, error) {
 	if err := db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&made); err != nil {
 		return false, err
 	}
-	if mark == wanted && made > version {
-		return false, fmt.Errorf("a later version has written it: its tables are of version %d, known is %d", made, version)
+	if mark == wanted.mark && made > wanted.version {
+		return false, fmt.Errorf("a later version has written it: its tables are of version %d, known is %d", made, wanted.version)
 	}
-	return mark == wanted, nil
+	// An index of before is none: it is made anew. A log of before does not exist.
+	return mark == wanted.mark && made == wanted.version, nil
 }
 
 func (s *Store) prepare(ctx context.Context) error {

@@ -103,7 +103,7 @@ func TestAFileThatIsNoLogIsLeftAsItIs(t *testing.T) {
 	}
 	later := filepath.Join(folder, "later.db")
 	young := mustOpen(t, later)
-	if _, err := young.writer.ExecContext(t.Context(), fmt.Sprintf("PRAGMA user_version = %d", version+1)); err != nil {
+	if _, err := young.writer.ExecContext(t.Context(), fmt.Sprintf("PRAGMA user_version = %d", logForm.version+1)); err != nil {
 		t.Fatal(err)
 	}
 	if err := young.Close(); err != nil {
