@@ -119,19 +119,12 @@ func startPods(ctx context.Context, cp *controlplane.ControlPlane, dir string, d
 	return p, nil
 }
 
-// values offer, besides what the chart offers, content for a case: until there are approvals a cluster admin chooses so.
+// values are the chart's own but for where the gateway is, and that what is elevated is handed over in a Secret, too.
 func values(ip string) map[string]any {
 	return world.GatewayValues(ip, map[string]any{
 		"gateway":      map[string]any{"changes": map[string]any{"enabled": true}, "audit": map[string]any{"origin": "demo.example/audit", "api": map[string]any{"enabled": true}}},
-		"offeredRoles": []any{"support-access-configuration", "support-access-diagnostics", "support-access-content"},
 		"defaultPolicy": map[string]any{"spec": map[string]any{
-			"transports": []any{"Gateway"},
-			// The demo hands its credentials over in Secrets, content included.
-			"requirePublicKey": "Never",
-			"roles": []any{
-				map[string]any{"name": "support-access-configuration"}, map[string]any{"name": "support-access-diagnostics"},
-				map[string]any{"name": "support-access-content", "elevated": true, "approvals": 0, "maxDuration": "24h"},
-			},
+			"transports": []any{"Gateway"}, "requirePublicKey": "Never",
 		}},
 	})
 }

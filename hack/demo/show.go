@@ -29,8 +29,9 @@ type stage struct {
 	root, dir string
 	cp        *controlplane.ControlPlane
 	started   time.Time
-	// kubeconfigs of the people: a cluster admin, an admin of the tenant's namespace, an engineer of the vendor.
-	cluster, tess, ana string
+	// kubeconfigs of the people: a cluster admin, an admin of the tenant's namespace, one who approves there, an engineer of
+	// the vendor.
+	cluster, tess, pat, ana string
 	// address is where the gateway is.
 	address string
 }
@@ -67,7 +68,7 @@ func show(ctx context.Context, root string) (err error) {
 	}
 	defer func() { err = errors.Join(err, running.stop()) }()
 	s.address = running.address
-	for _, chapter := range []func(context.Context) error{s.product, s.grantAccess, s.useAccess, s.revoke, s.elevate, s.expire, s.records, s.audit} {
+	for _, chapter := range []func(context.Context) error{s.product, s.grantAccess, s.useAccess, s.revoke, s.elevate, s.expire, s.switchOnAndOff, s.records, s.audit} {
 		if err := chapter(ctx); err != nil {
 			return err
 		}
@@ -77,7 +78,7 @@ func show(ctx context.Context, root string) (err error) {
 }
 
 func (s *stage) people() error {
-	for name, path := range map[string]*string{"": &s.cluster, "tess@customer.example": &s.tess} {
+	for name, path := range map[string]*string{"": &s.cluster, "tess@customer.example": &s.tess, "pat@customer.example": &s.pat} {
 		config := s.cp.AdminConfig()
 		if name != "" {
 			config = s.cp.UserConfig(name)
@@ -90,9 +91,9 @@ func (s *stage) people() error {
 	return nil
 }
 
-// product puts a product into the tenant's namespace, and makes Tess that namespace's admin, no more.
+// product puts a product into the tenant's namespace, makes Tess that namespace's admin, no more, and lets Pat approve there.
 func (s *stage) product(ctx context.Context) error {
-	s.title("A tenant with a product in it; Tess is admin of its namespace, not of the cluster")
+	s.title("A tenant with a product in it; Tess is admin of its namespace, not of the cluster, and Pat may approve there")
 	if err := s.expect(ctx, s.cluster, "", "apply", "-f", filepath.Join(s.root, "config/samples/mail-archive.yaml")); err != nil {
 		return err
 	}
@@ -103,6 +104,9 @@ func (s *stage) product(ctx context.Context) error {
 		return err
 	}
 	if err := s.expect(ctx, s.cluster, "", "create", "rolebinding", "tess", "--clusterrole=admin", "--user=tess@customer.example"); err != nil {
+		return err
+	}
+	if err := s.expect(ctx, s.cluster, "", "create", "rolebinding", "pat", "--clusterrole=support-access-approver", "--user=pat@customer.example"); err != nil {
 		return err
 	}
 	if err := s.expect(ctx, s.cluster, "", "wait", "--for=condition=Available", "--timeout=60s", "deployment", "--all"); err != nil {
@@ -129,15 +133,12 @@ func (s *stage) grantAccess(ctx context.Context) error {
 }
 
 // fetch reads a grant's kubeconfig, as Tess who granted it may.
-func (s *stage) fetch(ctx context.Context, name string) error { return s.fetchAs(ctx, s.tess, name) }
-
-// fetchAs reads a grant's kubeconfig, as the person who granted it may.
-func (s *stage) fetchAs(ctx context.Context, granter, name string) error {
-	secret, err := s.output(ctx, granter, "get", "sag", name, "-o", "jsonpath={.status.engineers[0].credentialSecretRef.name}")
+func (s *stage) fetch(ctx context.Context, name string) error {
+	secret, err := s.output(ctx, s.tess, "get", "sag", name, "-o", "jsonpath={.status.engineers[0].credentialSecretRef.name}")
 	if err != nil {
 		return err
 	}
-	encoded, err := s.output(ctx, granter, "get", "secret", "-n", "support-access-credentials", secret, "-o", "jsonpath={.data.kubeconfig}")
+	encoded, err := s.output(ctx, s.tess, "get", "secret", "-n", "support-access-credentials", secret, "-o", "jsonpath={.data.kubeconfig}")
 	if err != nil {
 		return err
 	}
@@ -216,25 +217,37 @@ spec:
   reason: Look into the pod that does not come up
   engineers: [{name: ana@vendor.example}]
   roles: [support-access-configuration, support-access-content]
-  duration: 24h
+  duration: 4h
 `
 
 // elevate shows a stream into a pod, which a grant for one case allows, and that it is cut as well.
 func (s *stage) elevate(ctx context.Context) error {
-	s.title("A grant for one case lets Ana into a pod; a decision ends it in the middle of her work")
+	s.title("A grant for one case is to let Ana into a pod: it waits until somebody approves who did not make it")
 	path := filepath.Join(s.dir, "elevated.yaml")
 	if err := os.WriteFile(path, []byte(elevatedGrant), 0o600); err != nil {
 		return fmt.Errorf("write the elevated grant: %w", err)
 	}
-	if err := s.expect(ctx, s.cluster, "created", "apply", "-f", path); err != nil {
-		return err
+	for _, step := range []func() error{
+		func() error { return s.expect(ctx, s.tess, "created", "apply", "-f", path) },
+		func() error {
+			return s.expect(ctx, s.tess, "condition met", "wait", `--for=jsonpath={.status.conditions[?(@.type=="Approved")].reason}=AwaitingApproval`, "--timeout=30s", "sag/case-4713")
+		},
+		func() error {
+			return s.expectRefused(ctx, s.tess, "approve", "support-access", "approve", "case-4713", "--reason", "I need it")
+		},
+		func() error {
+			return s.expect(ctx, s.pat, "", "support-access", "approve", "case-4713", "--reason", "The pod has to be looked into")
+		},
+		func() error {
+			return s.expect(ctx, s.tess, "condition met", "wait", "--for=condition=Active", "--timeout=30s", "sag/case-4713")
+		},
+		func() error { return s.fetch(ctx, "case-4713") },
+	} {
+		if err := step(); err != nil {
+			return err
+		}
 	}
-	if err := s.expect(ctx, s.tess, "condition met", "wait", "--for=condition=Active", "--timeout=30s", "sag/case-4713"); err != nil {
-		return err
-	}
-	if err := s.fetchAs(ctx, s.cluster, "case-4713"); err != nil {
-		return err
-	}
+	s.title("Ana is in the pod; a decision ends the grant in the middle of her work")
 	pod, err := s.output(ctx, s.cluster, "get", "pods", "-o", "jsonpath={.items[0].metadata.name}")
 	if err != nil {
 		return err
@@ -267,6 +280,35 @@ spec: {action: Revoke, target: {grant: case-4713}, reason: enough seen}
 		say("            %v", err)
 	}
 	return name
+}
+
+// switchOnAndOff shows the standing switch of a namespace: on until an instant, off again at once, and Ana with it.
+func (s *stage) switchOnAndOff(ctx context.Context) error {
+	s.title("The standing switch: Tess switches support access on for her namespace, and off again")
+	if err := s.expect(ctx, s.tess, "", "support-access", "enable", "--engineer", "ana@vendor.example", "--for", "24h", "--wait"); err != nil {
+		return err
+	}
+	if err := s.expect(ctx, s.tess, "tess@customer.example", "get", "sasetting"); err != nil {
+		return err
+	}
+	made, err := s.output(ctx, s.tess, "get", "sag", "-o", `jsonpath={.items[?(@.spec.settingRef.generation)].metadata.name}`)
+	if err != nil {
+		return fmt.Errorf("find the setting's grant: %w: %s", err, made)
+	}
+	if err := s.fetch(ctx, made); err != nil {
+		return err
+	}
+	watch, err := s.start(ctx, "imap", "get", "configmaps", "-w")
+	if err != nil {
+		return err
+	}
+	if err := s.expect(ctx, s.tess, "", "support-access", "disable"); err != nil {
+		return err
+	}
+	if err := s.isCut(watch, ""); err != nil {
+		return err
+	}
+	return s.expectRefused(ctx, s.ana, "", "get", "configmaps")
 }
 
 // gatewayName is the name that the gateway's certificate bears.
@@ -414,7 +456,7 @@ func (s *stage) expectRefused(ctx context.Context, kubeconfig, want string, args
 }
 
 func (s *stage) tell(ctx context.Context, kubeconfig string, args []string) (string, error) {
-	who := map[string]string{s.cluster: "cluster admin", s.tess: "tess", s.ana: "ana"}[kubeconfig]
+	who := map[string]string{s.cluster: "cluster admin", s.tess: "tess", s.pat: "pat", s.ana: "ana"}[kubeconfig]
 	say("%s  %s $ kubectl %s", s.clock(), who, strings.NewReplacer(s.root+"/", "", s.dir+"/", "").Replace(strings.Join(args, " ")))
 	out, err := s.output(ctx, kubeconfig, args...)
 	for line := range strings.SplitSeq(out, "\n") {
