@@ -8,6 +8,8 @@ const (
 	LabelGrant = "supportaccess.dev/grant"
 	// LabelGrantNamespace is that grant's namespace.
 	LabelGrantNamespace = "supportaccess.dev/grant-namespace"
+	// LabelBanner is true on the banner of a namespace with open access.
+	LabelBanner = "supportaccess.dev/banner"
 	// LabelPolicy on a namespace names the policy that holds there.
 	LabelPolicy = "supportaccess.dev/policy"
 
@@ -44,6 +46,8 @@ const (
 	ProbeUser = IdentityPrefix + "probe"
 	// GatewayItself is, in a session object, the UID of no grant: there a replica says what is true of every grant.
 	GatewayItself = "gateway"
+	// BannerConfigMap says, in each namespace to which access is open, who may come in until when.
+	BannerConfigMap = "support-access-banner"
 	// CheckpointConfigMap is where, in SystemNamespace, the controller keeps what audit logs say of themselves.
 	CheckpointConfigMap = "support-access-checkpoint"
 )

@@ -84,6 +84,10 @@ func addController(root string, files map[string][]byte) error {
 		return err
 	}
 	files[filepath.Join(templatesDir, "controller-rbac.yaml")] = m.bytes()
+	if m, err = read(root, "config/controller/banner.yaml"); err != nil {
+		return err
+	}
+	files[filepath.Join(templatesDir, "banner-rbac.yaml")] = m.escaped().labelled().when(".Values.banner.enabled").bytes()
 	return nil
 }
 

@@ -15,6 +15,8 @@ import (
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -32,6 +34,7 @@ import (
 
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/config/admission"
+	"supportaccess.dev/operator/controllers/banner"
 	"supportaccess.dev/operator/controllers/decision"
 	"supportaccess.dev/operator/controllers/grant"
 	"supportaccess.dev/operator/controllers/guard"
@@ -52,6 +55,7 @@ type Options struct {
 	Gateway          ReachOptions
 	Notify           NotifyOptions
 	RecordRetention  time.Duration
+	Banner           bool
 	ExtraSystemUsers []string
 	Stamp            string
 	Workers          int
@@ -85,6 +89,7 @@ func ControllerCommand(version string) *cobra.Command {
 	o.Gateway.bind(flags)
 	o.Notify.bind(flags)
 	flags.DurationVar(&o.RecordRetention, "record-retention", 400*24*time.Hour, "how long a record is kept after its grant ended")
+	flags.BoolVar(&o.Banner, "banner", false, "show in each namespace with open access the ConfigMap support-access-banner")
 	flags.StringSliceVar(&o.ExtraSystemUsers, "extra-system-users", nil, "users of the control plane whom the admission policies except besides the usual ones")
 	flags.StringVar(&o.Stamp, "stamp", stampPolicy, "who writes grantedBy into a grant: Policy (a MutatingAdmissionPolicy) or Manifest (whoever applies it)")
 	flags.IntVar(&o.Workers, "workers", 16, "how many grants are worked on at once")
@@ -215,6 +220,8 @@ func cacheOptions() cache.Options {
 			&corev1.ServiceAccount{}:     {Namespaces: credentials},
 			// The gateway writes nowhere else, and the controller may look nowhere else.
 			&v1alpha1.SupportAccessSession{}: {Namespaces: map[string]cache.Config{v1alpha1.SystemNamespace: {}}},
+			// By this field RBAC lets a name be watched.
+			&corev1.ConfigMap{}: {Field: fields.OneTermEqualSelector(metav1.ObjectNameField, v1alpha1.BannerConfigMap)},
 			// When these were changed is read from their managed fields.
 			&admissionregistrationv1.ValidatingAdmissionPolicy{}:        {Label: ours, Transform: asItIs},
 			&admissionregistrationv1.ValidatingAdmissionPolicyBinding{}: {Label: ours, Transform: asItIs},
@@ -276,6 +283,11 @@ func AddControllers(ctx context.Context, mgr ctrl.Manager, o Options, version st
 	}
 	if err := addBesideGrants(mgr, o, watch); err != nil {
 		return err
+	}
+	if o.Banner {
+		if err := (&banner.Reconciler{Client: mgr.GetClient()}).SetupWithManager(ctx, mgr); err != nil {
+			return fmt.Errorf("set up the banner controller: %w", err)
+		}
 	}
 	if err := o.Notify.addTo(mgr, now, counters); err != nil {
 		return err

@@ -15,6 +15,13 @@ func Object(kind string) *metav1.PartialObjectMetadata {
 	return object
 }
 
+// List returns an empty list of a kind of the core group.
+func List(kind string) *metav1.PartialObjectMetadataList {
+	list := &metav1.PartialObjectMetadataList{}
+	list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind(kind + "List"))
+	return list
+}
+
 // Definition returns an empty CustomResourceDefinition.
 func Definition() *metav1.PartialObjectMetadata {
 	object := &metav1.PartialObjectMetadata{}

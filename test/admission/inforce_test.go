@@ -124,6 +124,7 @@ func proofs() map[string]proof {
 		"support-access-gateway":                  creating(&w.gateway, clusterRole),
 		"support-access-gateway-users":            creating(&w.controller, clusterRole),
 		"support-access-checkpoint":               creating(&w.root, checkpoint(nil)),
+		"support-access-banner":                   creating(&w.root, bannerIn(mail)),
 	}
 	all := map[string]proof{
 		"support-access-grant-expired":    warning("support-access-grant-expired", &w.ana, grant(mail, "x", stampedBy("ana"), expiring("2020-01-01T00:00:00Z"))),

@@ -1,6 +1,7 @@
 package admission
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -309,10 +310,13 @@ func TestWithoutMutatingPoliciesTheLinesAreAskedFor(t *testing.T) {
 		}
 	}()
 	err := until(ctx, "nothing is stamped", func() error {
-		for _, attempt := range []client.Object{grant(mail, "x"), decision(mail, withAuthority, finalized), decision(mail, decidedBy("ana"), finalized), decision(mail, decidedBy("ana"), withAuthority)} {
+		for _, attempt := range []client.Object{grant(mail, "x"), decision(mail, withAuthority, finalized), decision(mail, decidedBy("ana"), finalized), decision(mail, decidedBy("ana"), withAuthority), setting(mail)} {
 			if err := w.ana.try(t, attempt); err == nil {
 				return fmt.Errorf("%T is taken", attempt)
 			}
+		}
+		if err := w.cara.try(t, byDefault("by-hand")); err == nil {
+			return errors.New("a policy is taken")
 		}
 		return nil
 	})

@@ -152,6 +152,10 @@ func (s *scene) open(t *testing.T) {
 	s.decision.ObjectMeta = metav1.ObjectMeta{Namespace: s.namespace, Name: "unread"}
 	s.decision.Spec.DecidedBy, s.decision.Spec.Authority, s.decision.Status = "", "", v1alpha1.SupportAccessDecisionStatus{}
 	s.make(t, s.decision)
+	s.make(t, &v1alpha1.SupportAccessSetting{
+		ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: v1alpha1.SettingName},
+		Spec:       v1alpha1.SupportAccessSettingSpec{Engineers: []v1alpha1.Engineer{{Name: gen.Engineer}}, Reason: "just in case"},
+	})
 }
 
 func (s *scene) make(t *testing.T, o client.Object) {

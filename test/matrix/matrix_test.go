@@ -120,6 +120,14 @@ func TestWhatIsKeptOfAuditLogsIsTheControllersAlone(t *testing.T) {
 	s.only(t, "what is kept of audit logs", []string{"delete"}, "controller", "namespace-controller", "garbage collector")
 }
 
+func TestTheBannerAndWhatBecameOfASettingAreTheControllersToWrite(t *testing.T) {
+	s := tried(t)
+	s.only(t, "banner ConfigMap", []string{"update"}, "controller")
+	s.only(t, "banner ConfigMap", []string{"patch"})
+	s.only(t, "SupportAccessSetting/status", []string{"patch"}, "controller")
+	s.only(t, "SupportAccessSetting", []string{"update", "patch"}, "cluster admin", "namespace admin", "pipeline", "garbage collector")
+}
+
 func TestIdentitiesAndTheirBindingsAreTheControllersAlone(t *testing.T) {
 	s := tried(t)
 	s.only(t, "managed RoleBinding", []string{"create"}, "controller")

@@ -57,11 +57,14 @@ func (s *scene) targets() []target {
 		{title: "SupportAccessDecision: what it says", apiVersion: ours, kind: "SupportAccessDecision", namespace: s.namespace, name: s.decision.Name, change: `{"spec":{"reason":"another"}}`, verbs: changes},
 		{title: "SupportAccessDecision: finalizer", apiVersion: ours, kind: "SupportAccessDecision", namespace: s.namespace, name: s.decision.Name, change: `{"metadata":{"finalizers":null}}`, verbs: changes},
 		{title: "SupportAccessDecision/status", apiVersion: ours, kind: "SupportAccessDecision", namespace: s.namespace, name: s.decision.Name, sub: "status", change: `{"status":{"grants":7}}`, verbs: changes},
+		{title: "SupportAccessSetting", apiVersion: ours, kind: "SupportAccessSetting", namespace: s.namespace, name: v1alpha1.SettingName, change: `{"spec":{"reason":"a better reason"}}`, verbs: []string{"update", "patch", "delete"}},
+		{title: "SupportAccessSetting/status", apiVersion: ours, kind: "SupportAccessSetting", namespace: s.namespace, name: v1alpha1.SettingName, sub: "status", change: `{"status":{"observedGeneration":7}}`, verbs: changes},
 		{title: "SupportAccessPolicy", apiVersion: ours, kind: "SupportAccessPolicy", name: "default", change: `{"spec":{"newGrants":"Suspended"}}`},
 		{title: "SupportAccessRecord", apiVersion: ours, kind: "SupportAccessRecord", namespace: s.namespace, name: grantName, change: `{"spec":{"reason":"forged"}}`},
 		{title: "SupportAccessSession", apiVersion: ours, kind: "SupportAccessSession", namespace: world.SystemNamespace, name: s.session.Name, change: `{"status":{"cutReason":"Revoked"}}`},
 		{title: "list of the gateway's users", apiVersion: rbac, kind: "ClusterRole", name: s.users.Name, change: `{"rules":[]}`},
 		{title: "what is kept of audit logs", apiVersion: "v1", kind: "ConfigMap", namespace: world.SystemNamespace, name: v1alpha1.CheckpointConfigMap, change: `{"data":{"forged":"x"}}`, verbs: []string{"update", "patch", "delete"}},
+		{title: "banner ConfigMap", apiVersion: "v1", kind: "ConfigMap", namespace: s.namespace, name: v1alpha1.BannerConfigMap, change: `{"data":{"text":"Call this number"}}`, verbs: []string{"update", "patch", "delete"}},
 		{title: "managed RoleBinding", apiVersion: rbac, kind: "RoleBinding", namespace: s.namespace, name: binding, change: subjects},
 		{title: "credential Secret", apiVersion: "v1", kind: "Secret", namespace: in, name: credential, change: `{"data":{"kubeconfig":"Zm9yZ2Vk"}}`},
 		{title: "identity ServiceAccount", apiVersion: "v1", kind: "ServiceAccount", namespace: in, name: credential, change: meta},
@@ -165,7 +168,7 @@ func anew(present *unstructured.Unstructured) *unstructured.Unstructured {
 	if present.GetKind() != "SupportAccessRecord" {
 		unstructured.RemoveNestedField(created.Object, "status")
 	}
-	for _, stamp := range []string{"grantedBy", "decidedBy"} {
+	for _, stamp := range []string{"grantedBy", "decidedBy", "authority"} {
 		if present.GetKind() != "SupportAccessRecord" {
 			unstructured.RemoveNestedField(created.Object, "spec", stamp)
 		}
