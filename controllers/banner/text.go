@@ -64,7 +64,9 @@ func isOpen(namespace string, r *v1alpha1.SupportAccessRecord) bool {
 }
 
 // nameOf returns which grant a record is of.
-func nameOf(r *v1alpha1.SupportAccessRecord) string { return r.Spec.Grant.Namespace + "/" + r.Spec.Grant.Name }
+func nameOf(r *v1alpha1.SupportAccessRecord) string {
+	return r.Spec.Grant.Namespace + "/" + r.Spec.Grant.Name
+}
 
 // peopleOf returns the engineers of a grant who were not taken off.
 func peopleOf(r *v1alpha1.SupportAccessRecord) []string {

@@ -122,7 +122,7 @@ func startPods(ctx context.Context, cp *controlplane.ControlPlane, dir string, d
 // values are the chart's own but for where the gateway is, and that what is elevated is handed over in a Secret, too.
 func values(ip string) map[string]any {
 	return world.GatewayValues(ip, map[string]any{
-		"gateway":      map[string]any{"changes": map[string]any{"enabled": true}, "audit": map[string]any{"origin": "demo.example/audit", "api": map[string]any{"enabled": true}}},
+		"gateway": map[string]any{"changes": map[string]any{"enabled": true}, "audit": map[string]any{"origin": "demo.example/audit", "api": map[string]any{"enabled": true}}},
 		"defaultPolicy": map[string]any{"spec": map[string]any{
 			"transports": []any{"Gateway"}, "requirePublicKey": "Never",
 		}},

@@ -281,13 +281,8 @@ func AddControllers(ctx context.Context, mgr ctrl.Manager, o Options, version st
 	if err := grants.SetupWithManager(ctx, mgr); err != nil {
 		return fmt.Errorf("set up the grant controller: %w", err)
 	}
-	if err := addBesideGrants(mgr, o, watch); err != nil {
+	if err := addBesideGrants(ctx, mgr, o, watch); err != nil {
 		return err
-	}
-	if o.Banner {
-		if err := (&banner.Reconciler{Client: mgr.GetClient()}).SetupWithManager(ctx, mgr); err != nil {
-			return fmt.Errorf("set up the banner controller: %w", err)
-		}
 	}
 	if err := o.Notify.addTo(mgr, now, counters); err != nil {
 		return err
@@ -310,7 +305,7 @@ func addChecks(mgr ctrl.Manager, watch *guard.Guard) error {
 }
 
 // addBesideGrants registers the controllers of the kinds that lie beside grants.
-func addBesideGrants(mgr ctrl.Manager, o Options, watch *guard.Guard) error {
+func addBesideGrants(ctx context.Context, mgr ctrl.Manager, o Options, watch *guard.Guard) error {
 	now, live := clock.RealClock{}, mgr.GetAPIReader()
 	settings := &setting.Reconciler{Client: mgr.GetClient(), Live: live, Clock: now, Admission: watch, Recorder: mgr.GetEventRecorder("support-access")}
 	if err := settings.SetupWithManager(mgr); err != nil {
@@ -330,6 +325,13 @@ func addBesideGrants(mgr ctrl.Manager, o Options, watch *guard.Guard) error {
 	keeper := &record.Reconciler{Client: mgr.GetClient(), Live: live, Clock: now, Retention: o.RecordRetention}
 	if err := keeper.SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("set up the record controller: %w", err)
+	}
+	if !o.Banner {
+		return nil
+	}
+	banners := &banner.Reconciler{Client: mgr.GetClient()}
+	if err := banners.SetupWithManager(ctx, mgr); err != nil {
+		return fmt.Errorf("set up the banner controller: %w", err)
 	}
 	return nil
 }
