@@ -25,7 +25,7 @@ const (
 // generate returns every generated file by its path under root.
 func generate(root string) (map[string][]byte, error) {
 	files := map[string][]byte{}
-	for _, add := range []func(string, map[string][]byte) error{addCRDs, addAdmission, addRoles, addController, addGateway, addSchema} {
+	for _, add := range []func(string, map[string][]byte) error{addCRDs, addGuard, addAdmission, addRoles, addController, addGateway, addSchema} {
 		if err := add(root, files); err != nil {
 			return nil, err
 		}
@@ -43,6 +43,16 @@ func addCRDs(root string, files map[string][]byte) error {
 		files[filepath.Join(templatesDir, "crds", name)] = m.escaped().labelled().kept().when(".Values.crds.enabled").bytes()
 		return nil
 	})
+}
+
+// addGuard writes the policy against deleting the CRDs. It is no part of what the operator looks for: a cluster may do without.
+func addGuard(root string, files map[string][]byte) error {
+	m, err := read(root, "config/crdguard/guard.yaml")
+	if err != nil {
+		return err
+	}
+	files[filepath.Join(templatesDir, "crds", "guard.yaml")] = m.escaped().labelled().when(".Values.guardCRDs.enabled").bytes()
+	return nil
 }
 
 func addAdmission(root string, files map[string][]byte) error {

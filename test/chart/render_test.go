@@ -3,6 +3,8 @@ package chart
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -336,6 +338,31 @@ func TestEveryValueOfAPodIsRenderedIntoEveryPod(t *testing.T) {
 		}
 		if fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("%s: %v, want %v", name, got, want)
+		}
+	}
+}
+
+// The guard of the definitions is the component's, and comes with its value alone.
+func TestTheGuardOfTheDefinitionsIsTheComponentsAndOptional(t *testing.T) {
+	content, err := os.ReadFile(filepath.Join(root(t), "config", "crdguard", "guard.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rendered := map[bool]map[string]map[string]any{}
+	for _, enabled := range []bool{false, true} {
+		found, err := template(t, release(t, tree("guardCRDs.enabled", enabled)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// What hooks make stands there twice, and is none of it.
+		rendered[enabled] = byIdentity(t, slices.DeleteFunc(found, func(o *unstructured.Unstructured) bool { return o.GetAnnotations()["helm.sh/hook"] != "" }))
+	}
+	for id, want := range byIdentity(t, objects(t, content)) {
+		if rendered[false][id] != nil {
+			t.Errorf("%s is rendered without the value", id)
+		}
+		if got := rendered[true][id]; got == nil || !reflect.DeepEqual(got["spec"], want["spec"]) {
+			t.Errorf("%s differs:\nchart:     %s\nkustomize: %s", id, asJSON(t, got), asJSON(t, want))
 		}
 	}
 }

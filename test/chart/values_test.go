@@ -113,6 +113,10 @@ func TestWhatCouldNotWorkIsRefusedBeforeItIsInstalled(t *testing.T) {
 			release(t, tree("defaultPolicy.spec.roles", []any{map[string]any{"name": "vendor-content", "elevated": true}})),
 			"defaultPolicy.spec.roles: vendor-content is not among offeredRoles",
 		},
+		"CRDs that are guarded and to be deleted": {
+			release(t, map[string]any{"guardCRDs": map[string]any{"enabled": true}, "crds": map[string]any{"keep": false}}),
+			"guardCRDs.enabled: with crds.keep=false",
+		},
 		"certificates of no address": {
 			release(t, tree("cluster.caBundle", "-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----")),
 			"cluster.caBundle: give cluster.server too",

@@ -95,6 +95,9 @@ priorityClassName: {{ . }}
 {{- if and .Values.cluster.caBundle (not .Values.cluster.server) }}
 {{- fail "cluster.caBundle: give cluster.server too: the certificates are those of that address" }}
 {{- end }}
+{{- if and .Values.guardCRDs.enabled .Values.crds.enabled (not .Values.crds.keep) }}
+{{- fail "guardCRDs.enabled: with crds.keep=false an uninstall deletes the CRDs, which it would refuse: choose one of them" }}
+{{- end }}
 {{- include "support-access.validateGateway" . }}
 {{- if .Values.defaultPolicy.create }}
 {{- range .Values.defaultPolicy.spec.roles }}
