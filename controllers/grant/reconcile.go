@@ -45,7 +45,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return behind(), nil
 	}
 	if verdict := r.foresee(s); verdict.Wants == lifecycle.WantsOpen && !r.room.enter(s.key) {
-		return next(s, verdict, outcome{})
+		return r.next(s, verdict, outcome{})
 	}
 	defer r.room.leave(s.key)
 	return r.look(ctx, s)
@@ -89,7 +89,7 @@ func (r *Reconciler) look(ctx context.Context, s *sight) (reconcile.Result, erro
 	if changed && s.unsaved != nil {
 		r.announce(ctx, s, verdict, done)
 	}
-	return next(s, verdict, done)
+	return r.next(s, verdict, done)
 }
 
 // overtakenAgain is how soon a pass is tried again that knew less than the API server.
@@ -112,8 +112,9 @@ func (e *staleError) Error() string { return e.what + " is there, and the cache 
 // the API server, or an object in the grant's way.
 const mendAgain = 10 * time.Second
 
-// next says when to come back: at the instant at which the verdict changes, or earlier where something is due.
-func next(s *sight, verdict lifecycle.Verdict, done outcome) (reconcile.Result, error) {
+// next says when to come back: at the instant at which the verdict changes, or earlier where something is due. It is counted
+// from now, not from when the pass began: a pass that took long would come back as late.
+func (r *Reconciler) next(s *sight, verdict lifecycle.Verdict, done outcome) (reconcile.Result, error) {
 	if done.problem != nil && !s.obstructed(verdict, done) {
 		return reconcile.Result{}, done.problem
 	}
@@ -128,7 +129,7 @@ func next(s *sight, verdict lifecycle.Verdict, done outcome) (reconcile.Result, 
 	if at.Equal(verdict.Expiration) {
 		priority = priorityEnd
 	}
-	return reconcile.Result{RequeueAfter: max(at.Sub(s.now), time.Millisecond), Priority: &priority}, nil
+	return reconcile.Result{RequeueAfter: max(at.Sub(r.Clock.Now()), time.Millisecond), Priority: &priority}, nil
 }
 
 // obstructed reports whether a pass met what a person must first remove: an object under a name of ours, or, on the way of
