@@ -41,7 +41,7 @@ func Clip(text string, limit int) string {
 // not. A record that fits already it leaves as it is.
 func Fit(record *v1alpha1.SupportAccessRecord) {
 	for _, save := range []func(*v1alpha1.SupportAccessRecord){
-		withoutRoles, withShortMessages, withoutDeadLetters, withoutAmbience, withLessLeft, withoutBindings, withShortNames, withLeastLeft,
+		withoutRoles, withShortMessages, withoutDeadLetters, withoutAmbience, withLessLeft, withoutBindings, withShortNames,
 	} {
 		if size(record) <= maxSize {
 			return

@@ -96,6 +96,9 @@ func TestTheLargestRecordOfAnEndedGrantFitsAndCountsWhatItLeavesOut(t *testing.T
 		t.Fatal("it does not shrink")
 	}
 	keepsWhatMatters(t, small, before)
+	if n, m := len(small.Status.LeftBehind.Objects), len(small.Status.LeftBehind.Seen); n != leastLeft || m != leastLeft {
+		t.Errorf("of what was left %d and %d are there", n, m)
+	}
 	if Fit(small); Shrink(small) != nil {
 		t.Error("it shrinks again and again")
 	}
