@@ -131,7 +131,10 @@ func unrecorded() *end {
 }
 
 // window is how much may have come from the API server that is not yet on record.
-const window = 1 << 20
+const window = 4 << 20
+
+// spareRoom is how much room a stream keeps that carries little.
+const spareRoom = 64 << 10
 
 // taped holds what comes out of a pod until it is on record, and then sends it on. While one part becomes durable the next
 // is gathered, so that the stream need not wait for each.
@@ -149,6 +152,8 @@ type taped struct {
 	held   []byte
 	err    error
 	closed bool
+	// spare is room for what is held next, where there was some.
+	spare []byte
 	// busy says that something is on its way to the record or to the client.
 	busy bool
 	done chan struct{}
@@ -263,6 +268,12 @@ func (t *taped) run() {
 			t.mu.Unlock()
 			return
 		}
+		t.mu.Lock()
+		if t.spare = held; cap(held) > spareRoom && len(held) < spareRoom {
+			// The stream is quiet again: others need the room more.
+			t.spare = nil
+		}
+		t.mu.Unlock()
 	}
 }
 
@@ -279,7 +290,7 @@ func (t *taped) next() ([]cast.Frame, []byte, bool) {
 		return nil, nil, false
 	}
 	frames, held := t.frames, t.held
-	t.frames, t.held, t.busy = nil, nil, true
+	t.frames, t.held, t.spare, t.busy = nil, t.spare[:0], nil, true
 	t.changed.Broadcast()
 	return frames, held, true
 }
