@@ -83,6 +83,9 @@ func (r *run) mayNotGive(key types.NamespacedName, uid, engineer string) string 
 	if why := r.shut[key]; why != "" {
 		return why
 	}
+	if r.unapproved[key] {
+		return "nobody has approved it"
+	}
 	grant, record := &v1alpha1.SupportAccessGrant{}, &v1alpha1.SupportAccessRecord{}
 	if err := r.stage.admin.Get(r.t.Context(), key, grant); err != nil {
 		return fmt.Sprintf("the grant cannot be read: %v", err)

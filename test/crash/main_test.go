@@ -110,6 +110,7 @@ func build(t *testing.T, w *world.World) (*stage, error) {
 		policy("crash", nil), policy("crash-wide", func(p *v1alpha1.SupportAccessPolicySpec) {
 			p.Scopes = []v1alpha1.ScopeKind{v1alpha1.ScopeNamespaces, v1alpha1.ScopeCluster}
 		}),
+		policy("crash-approved", asking(1)), policy("crash-approved-twice", asking(2)),
 		policy("crash-frozen", func(p *v1alpha1.SupportAccessPolicySpec) { p.NewGrants = v1alpha1.NewGrantsSuspended }),
 	}
 	for _, o := range objects {
@@ -119,6 +120,9 @@ func build(t *testing.T, w *world.World) (*stage, error) {
 		if err := s.caches.catchUp(ctx, o); err != nil {
 			return nil, err
 		}
+	}
+	if err := s.approvers(ctx); err != nil {
+		return nil, fmt.Errorf("let people approve: %w", err)
 	}
 	return s, s.awaitAdmission(ctx, t)
 }

@@ -59,8 +59,8 @@ func (r *run) inspectQuiet() {
 		}
 	}
 	for _, d := range s.decisions {
-		if controllerutil.ContainsFinalizer(d, v1alpha1.FinalizerDecision) {
-			r.wrong("decision %s is still held", d.Name)
+		if held := controllerutil.ContainsFinalizer(d, v1alpha1.FinalizerDecision); held != s.isKept(d) {
+			r.wrong("decision %s is held: %t", d.Name, held)
 		}
 	}
 }

@@ -66,6 +66,8 @@ type run struct {
 	active map[types.UID]bool
 	// shut says since which step nothing of a grant may be opened any more, and why.
 	shut map[types.NamespacedName]string
+	// unapproved are the grants that wait until somebody approves them.
+	unapproved map[types.NamespacedName]bool
 	// shortened says to when decisions moved the end of a grant.
 	shortened map[types.NamespacedName]*time.Time
 	// cut are the bindings of open grants that somebody deleted by hand.
@@ -107,7 +109,7 @@ func newRunIn(t *testing.T, s *theater, home string) *run {
 	t.Helper()
 	r := &run{
 		t: t, stage: s, home: home, clock: clocktesting.NewFakePassiveClock(time.Now()), names: map[string]string{home: "home"},
-		facts: map[types.NamespacedName]facts{}, active: map[types.UID]bool{}, shut: map[types.NamespacedName]string{}, kubeconfigs: map[string][]byte{}, hashes: map[string]string{},
+		facts: map[types.NamespacedName]facts{}, active: map[types.UID]bool{}, shut: map[types.NamespacedName]string{}, unapproved: map[types.NamespacedName]bool{}, kubeconfigs: map[string][]byte{}, hashes: map[string]string{},
 		cut: map[string]bool{}, unread: map[string]bool{}, shortened: map[types.NamespacedName]*time.Time{},
 	}
 	t.Cleanup(func() {
@@ -234,10 +236,16 @@ func (r *run) delete(name string) {
 // decide makes a decision as the cluster's admin.
 func (r *run) decide(name string, mods ...func(*v1alpha1.SupportAccessDecision)) {
 	r.t.Helper()
+	r.decideAs(r.stage.admin, name, mods...)
+}
+
+// decideAs makes a decision as whoever the client is for.
+func (r *run) decideAs(who client.Client, name string, mods ...func(*v1alpha1.SupportAccessDecision)) {
+	r.t.Helper()
 	d := gen.Decision(name, r.home, mods...)
 	meta := metav1.ObjectMeta{Name: d.Name, Namespace: d.Namespace}
 	d.ObjectMeta, d.Spec.DecidedBy, d.Spec.Authority, d.Status = meta, "", "", v1alpha1.SupportAccessDecisionStatus{}
-	if err := r.stage.admin.Create(r.t.Context(), d); err != nil {
+	if err := who.Create(r.t.Context(), d); err != nil {
 		r.fatalf("make decision %s: %v", name, err)
 	}
 	r.wrote(d)
@@ -253,7 +261,7 @@ func (r *run) decide(name string, mods ...func(*v1alpha1.SupportAccessDecision))
 			r.shortened[key] = &at.Time
 		}
 	}
-	r.log("admin: decided %s: %s %+v", name, d.Spec.Action, d.Spec.Target)
+	r.log("%s: decided %s: %s %+v", d.Spec.DecidedBy, name, d.Spec.Action, d.Spec.Target)
 }
 
 // shorten moves the end of a grant to so long from now.
