@@ -34,7 +34,7 @@ func main() {
 	flag.IntVar(&o.storms, "storms", 5, "how often grants expire at once")
 	flag.IntVar(&o.grants, "grants", 10000, "how many active grants the operator holds when its memory is measured")
 	flag.IntVar(&o.streams, "streams", 1000, "how many watches one grant has when the gateway cuts them")
-	flag.StringVar(&o.only, "only", "", "one of open, expire, storm, settings, conditions, scale, gateway; empty for all")
+	flag.StringVar(&o.only, "only", "", "one of open, approve, expire, storm, settings, conditions, scale, gateway; empty for all")
 	flag.Parse()
 	log.SetLogger(logr.Discard())
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -62,7 +62,7 @@ type cluster struct {
 func run(ctx context.Context, o options) error {
 	known := false
 	for _, c := range []cluster{
-		{parts: []part{{"open", (*bench).openAndRevoke}, {"expire", (*bench).expireAtOnce}, {"storm", (*bench).revokeInStorm}, {"settings", (*bench).switchOffAtOnce}, {"conditions", (*bench).everybodyElse}, {"scale", (*bench).holdMany}}},
+		{parts: []part{{"open", (*bench).openAndRevoke}, {"approve", (*bench).approveAndOpen}, {"expire", (*bench).expireAtOnce}, {"storm", (*bench).revokeInStorm}, {"settings", (*bench).switchOffAtOnce}, {"conditions", (*bench).everybodyElse}, {"scale", (*bench).holdMany}}},
 		{gateway: true, parts: []part{{"gateway", (*bench).throughGateway}}},
 	} {
 		c.parts = slices.DeleteFunc(c.parts, func(p part) bool { return o.only != "" && o.only != p.name })
@@ -75,7 +75,7 @@ func run(ctx context.Context, o options) error {
 		}
 	}
 	if !known {
-		return fmt.Errorf("-only %s: it is none of open, expire, storm, settings, conditions, scale, gateway", o.only)
+		return fmt.Errorf("-only %s: it is none of open, approve, expire, storm, settings, conditions, scale, gateway", o.only)
 	}
 	return nil
 }

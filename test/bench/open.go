@@ -55,6 +55,14 @@ type opened struct {
 
 // openGrant applies a grant and waits until its credential works: the granter fetches it as soon as it is there.
 func (b *bench) openGrant(ctx context.Context, name string) (*opened, error) {
+	return b.open(ctx, name, func(grant *v1alpha1.SupportAccessGrant, _ watch.Interface) (time.Time, error) {
+		started := time.Now()
+		return started, b.tess.Create(ctx, grant)
+	})
+}
+
+// open waits until the credential of a grant works, from when begin says. It is handed a watch of the grant.
+func (b *bench) open(ctx context.Context, name string, begin func(*v1alpha1.SupportAccessGrant, watch.Interface) (time.Time, error)) (*opened, error) {
 	grants, err := b.tess.Watch(ctx, &v1alpha1.SupportAccessGrantList{}, client.InNamespace(tenant), client.MatchingFields{"metadata.name": name})
 	if err != nil {
 		return nil, fmt.Errorf("watch grant %s: %w", name, err)
@@ -66,8 +74,8 @@ func (b *bench) openGrant(ctx context.Context, name string) (*opened, error) {
 	}
 	defer secrets.Stop()
 	g := &opened{grant: newGrant(name, "1h")}
-	started := time.Now()
-	if err := b.tess.Create(ctx, g.grant); err != nil {
+	started, err := begin(g.grant, grants)
+	if err != nil {
 		return nil, fmt.Errorf("apply grant %s: %w", name, err)
 	}
 	telling := make(chan time.Duration, 1)
