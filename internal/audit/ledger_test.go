@@ -72,6 +72,7 @@ func TestMain(m *testing.M) { os.Exit(harness.Main(m)) }
 
 // backend is a store as those use it who write and those who read.
 type backend interface {
+	audit.Carried
 	audit.Store
 	audit.Reader
 }

@@ -13,6 +13,7 @@ type Measures struct {
 	seconds  prometheus.Histogram
 	waiting  prometheus.Gauge
 	copies   prometheus.Counter
+	forwards prometheus.Counter
 }
 
 // NewMeasures returns measures that are registered.
@@ -34,8 +35,11 @@ func NewMeasures(registry prometheus.Registerer) (*Measures, error) {
 		copies: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "support_access_audit_copy_failures_total", Help: "Times that the copy of the audit log could not be brought up to date, and was tried again.",
 		}),
+		forwards: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "support_access_audit_forward_failures_total", Help: "Times that entries of the audit log could not be handed on to a receiver, and were tried again.",
+		}),
 	}
-	for _, collector := range []prometheus.Collector{m.entries, m.failures, m.seconds, m.waiting, m.copies} {
+	for _, collector := range []prometheus.Collector{m.entries, m.failures, m.seconds, m.waiting, m.copies, m.forwards} {
 		if err := registry.Register(collector); err != nil {
 			return nil, err
 		}
@@ -47,6 +51,13 @@ func NewMeasures(registry prometheus.Registerer) (*Measures, error) {
 func (m *Measures) CopyFailed() {
 	if m != nil {
 		m.copies.Inc()
+	}
+}
+
+// ForwardFailed counts that entries could not be handed on.
+func (m *Measures) ForwardFailed() {
+	if m != nil {
+		m.forwards.Inc()
 	}
 }
 

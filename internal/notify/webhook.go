@@ -56,13 +56,24 @@ func (w Webhook) Send(ctx context.Context, notice Notice, now time.Time) Result 
 	if err != nil {
 		return Result{Err: err, Permanent: true}
 	}
-	signature, err := sign(w.Signing, notice.ID, now, body)
+	return w.Post(ctx, Signed{ID: notice.ID, ContentType: "application/cloudevents+json; charset=utf-8", Body: body}, now)
+}
+
+// Signed is what is posted with a signature. Its ID is the same whenever the same is posted.
+type Signed struct {
+	ID, ContentType string
+	Body            []byte
+}
+
+// Post posts something, signed at an instant as Standard Webhooks has it.
+func (w Webhook) Post(ctx context.Context, what Signed, now time.Time) Result {
+	signature, err := sign(w.Signing, what.ID, now, what.Body)
 	if err != nil {
 		return Result{Err: err}
 	}
-	return w.post(ctx, body, http.Header{
-		"Content-Type":      {"application/cloudevents+json; charset=utf-8"},
-		"Webhook-Id":        {notice.ID},
+	return w.post(ctx, what.Body, http.Header{
+		"Content-Type":      {what.ContentType},
+		"Webhook-Id":        {what.ID},
 		"Webhook-Timestamp": {strconv.FormatInt(now.Unix(), 10)},
 		"Webhook-Signature": {signature},
 	}, now)

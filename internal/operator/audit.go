@@ -37,6 +37,7 @@ type AuditOptions struct {
 	Origin    string
 	Lines     string
 	Retention time.Duration
+	Webhook   WebhookOptions
 	// Address is where it is read, Audience for whom a reader's token must be.
 	Address  string
 	Audience string
@@ -50,6 +51,7 @@ func (o *AuditOptions) bind(flags *pflag.FlagSet) {
 	flags.StringVar(&o.Key, "audit-key", "/var/log/support-access/audit.key", "file with the Ed25519 keys that sign the audit log, in PEM; made for a log that is new, if it is not there")
 	flags.StringVar(&o.Origin, "audit-origin", "supportaccess.dev/audit", "name of an audit log that is new, by which auditors tell one installation from another")
 	flags.StringVar(&o.Lines, "audit-log", "", "file of JSON lines to which the audit log is copied, a hyphen for standard output; empty for none")
+	o.Webhook.bind(flags)
 	flags.DurationVar(&o.Retention, "audit-retention", 0, "for how long entries of the audit log are kept; 0 for ever")
 	flags.StringVar(&o.Address, "audit-bind-address", "0", "address at which the audit log is read, over TLS and by who may get supportaccessrecords/log; 0 for none")
 	flags.StringVar(&o.Audience, "audit-audience", "supportaccess.dev/audit", "for whom the token of a reader must have been issued; empty for tokens that are good for the API server")
@@ -85,7 +87,10 @@ func (o *AuditOptions) check() error {
 	if o.Retention < 0 {
 		return fmt.Errorf("--audit-retention: %s is negative", o.Retention)
 	}
-	return nil
+	if !kept && o.Webhook.URL != "" {
+		return errors.New("--audit-webhook-url: a file of lines is not handed on: give --audit-store")
+	}
+	return o.Webhook.check()
 }
 
 // auditLog is the log that was opened. The ledger, and who reads it, are nil where there is but a file of lines.
@@ -94,6 +99,8 @@ type auditLog struct {
 	io.Closer
 	ledger *audit.Ledger
 	reader audit.Reader
+	// carried is how much of the log others have.
+	carried audit.Carried
 }
 
 // measure has what is written counted.
@@ -121,13 +128,14 @@ func (o *AuditOptions) open(ctx context.Context, now clock.PassiveClock) (*audit
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
-	return &auditLog{Log: ledger, Closer: ledger, ledger: ledger, reader: store}, nil
+	return &auditLog{Log: ledger, Closer: ledger, ledger: ledger, reader: store, carried: store}, nil
 }
 
 // auditStore is where the log is kept, for who writes and who reads.
 type auditStore interface {
 	audit.Store
 	audit.Reader
+	audit.Carried
 }
 
 func (o *AuditOptions) store(ctx context.Context) (auditStore, error) {
@@ -157,6 +165,9 @@ func (o *AuditOptions) keep(mgr ctrl.Manager, log *auditLog, now clock.Clock) er
 		if err := mgr.Add(&audit.Copy{From: log.reader, Path: o.Lines, Clock: now, Logger: logger, Measures: o.measures}); err != nil {
 			return fmt.Errorf("set up the copy of the audit log: %w", err)
 		}
+	}
+	if err := o.Webhook.addTo(mgr, log, now, o.measures); err != nil {
+		return err
 	}
 	if o.Retention == 0 {
 		return nil

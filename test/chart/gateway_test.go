@@ -307,6 +307,37 @@ func TestReplicasShareALogInADatabaseAndNoPasswordIsInTheirArguments(t *testing.
 	}
 }
 
+func TestTheAuditLogIsHandedOnWhereTheValuesSayAndNothingThatSignsIsInArguments(t *testing.T) {
+	rendered := ofGateway(t, map[string]any{"audit": map[string]any{"webhook": map[string]any{"url": "https://siem.example/hook", "secret": "siem", "caSecret": "siem-ca"}}})
+	spec := find[appsv1.Deployment](t, rendered, "Deployment", gatewayName).Spec.Template.Spec
+	container := spec.Containers[0]
+	at := slices.IndexFunc(container.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == "audit-webhook" })
+	if at < 0 || !container.VolumeMounts[at].ReadOnly {
+		t.Fatalf("its mounts are %v", container.VolumeMounts)
+	}
+	path := container.VolumeMounts[at].MountPath
+	for _, arg := range []string{"--audit-webhook-url=https://siem.example/hook", "--audit-webhook-signing=" + path + "/signing.key", "--audit-webhook-ca=" + path + "/ca.crt"} {
+		if !slices.Contains(container.Args, arg) {
+			t.Errorf("it is not told %s", arg)
+		}
+	}
+	files := map[string]string{}
+	for _, volume := range spec.Volumes {
+		if volume.Name == "audit-webhook" {
+			for _, source := range volume.Projected.Sources {
+				files[source.Secret.Items[0].Path] = source.Secret.Name + "/" + source.Secret.Items[0].Key
+			}
+		}
+	}
+	if !maps.Equal(files, map[string]string{"signing.key": "siem/signing.key", "ca.crt": "siem-ca/ca.crt"}) {
+		t.Errorf("it reads %v", files)
+	}
+	plain := find[appsv1.Deployment](t, ofGateway(t, nil), "Deployment", gatewayName).Spec.Template.Spec
+	if slices.ContainsFunc(plain.Containers[0].Args, func(arg string) bool { return strings.HasPrefix(arg, "--audit-webhook") }) || len(plain.Volumes) >= len(spec.Volumes) {
+		t.Errorf("by default it is told %v", plain.Containers[0].Args)
+	}
+}
+
 func TestABudgetComesWithTheSecondReplicaOfTheGateway(t *testing.T) {
 	if has(ofGateway(t, nil), "PodDisruptionBudget", gatewayName) {
 		t.Error("one replica has a budget, which would block every drain or say nothing")
@@ -355,6 +386,7 @@ func TestAGatewayThatCouldNotWorkIsRefusedBeforeItIsInstalled(t *testing.T) {
 			map[string]any{"audit": map[string]any{"keySecret": "k", "persistence": map[string]any{"enabled": true}, "postgres": map[string]any{"secret": "db"}}},
 			"gateway.audit.postgres.secret: with gateway.audit.persistence the log is on a volume",
 		},
+		"a webhook without what signs":      {tree("audit.webhook.url", "https://siem.example"), "gateway.audit.webhook.secret: give it with gateway.audit.webhook.url"},
 		"a shared log without a shared key": {tree("audit.postgres.secret", "db"), "gateway.audit.keySecret: give it with gateway.audit.postgres"},
 		"certificates that nobody looks at": {
 			tree("audit.postgres.tls", map[string]any{"mode": "require", "caSecret": "ca"}), "gateway.audit.postgres.tls.caSecret: with mode require nobody asks",

@@ -27,7 +27,8 @@ var everyFlag = map[string]any{
 	"notifications":    map[string]any{"allow": []string{"127.0.0.0/8", "::1/128"}, "plaintext": true},
 	"gateway": map[string]any{
 		"enabled": true, "server": "https://gateway.example:8443", "caBundle": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----",
-		"tls": map[string]any{"serverName": "gateway.example"},
+		"tls":   map[string]any{"serverName": "gateway.example"},
+		"audit": map[string]any{"webhook": map[string]any{"url": "https://siem.example/hook", "secret": "siem", "caSecret": "siem-ca"}},
 	},
 }
 

@@ -44,18 +44,18 @@ func (s *stage) approvers(ctx context.Context) error {
 // approvalFlows are what happens to a grant that somebody must approve.
 func approvalFlows() []flow {
 	const one, two = "crash-approved", "crash-approved-twice"
-	approved := func(who string) func(*run) { return func(r *run) { r.approve(who, true) } }
+	approved := func(who string) func(*run) { return func(r *run) { r.approveLast(who) } }
 	waits := func(r *run) { r.waits(); r.newLife(nil, nil).settle() }
-	open := func(r *run) { waits(r); r.approve(pat, true); r.newLife(nil, nil).settle() }
+	open := func(r *run) { waits(r); r.approveLast(pat); r.newLife(nil, nil).settle() }
 	return []flow{
 		{name: "waits for an approval", policy: one, acts: []func(*run){(*run).waits}},
 		{name: "approved", policy: one, before: waits, acts: []func(*run){approved(pat)}, short: true},
 		{name: "approved by its granter", policy: one, before: waits, acts: []func(*run){func(r *run) { r.decide("own", gen.Approving(theGrant), r.ofTheGrant()) }}},
-		{name: "approved by two", policy: two, before: waits, acts: []func(*run){func(r *run) { r.approve(pat, false) }, approved(kim)}},
-		{name: "approved by one of two, then deleted", policy: two, before: waits, acts: []func(*run){func(r *run) { r.approve(pat, false) }, deletes}},
+		{name: "approved by two", policy: two, before: waits, acts: []func(*run){func(r *run) { r.approve(pat) }, approved(kim)}},
+		{name: "approved by one of two, then deleted", policy: two, before: waits, acts: []func(*run){func(r *run) { r.approve(pat) }, deletes}},
 		{name: "approved and denied", policy: one, before: waits, acts: []func(*run){func(r *run) {
 			r.decide("no", gen.Denying(theGrant))
-			r.approve(pat, false)
+			r.approve(pat)
 			r.shut[r.key(theGrant)] = "it was denied"
 		}}},
 		{name: "not approved in time", policy: one, before: waits, acts: []func(*run){func(r *run) { r.step(73 * time.Hour) }}},
@@ -80,12 +80,16 @@ func (r *run) ofTheGrant() func(*v1alpha1.SupportAccessDecision) {
 	return gen.OfGrantUID(g.UID)
 }
 
-// approve has somebody approve the grant, who is the last that it needs or not.
-func (r *run) approve(who string, last bool) {
+// approveLast has somebody approve the grant who is the last that it needs.
+func (r *run) approveLast(who string) {
 	r.t.Helper()
-	if last {
-		delete(r.unapproved, r.key(theGrant))
-	}
+	delete(r.unapproved, r.key(theGrant))
+	r.approve(who)
+}
+
+// approve has somebody approve the grant.
+func (r *run) approve(who string) {
+	r.t.Helper()
 	r.decideAs(r.stage.world.Client(r.t, who), fmt.Sprintf("yes-by-%.3s", who), gen.Approving(theGrant), r.ofTheGrant())
 }
 

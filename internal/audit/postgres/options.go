@@ -105,8 +105,8 @@ const (
 	patience = 15 * time.Second
 	// silence is after how long a connection that says nothing is asked whether it is still there.
 	silence = 15 * time.Second
-	// writers is how many write at once: one goes on with the log, one removes what is old.
-	writers = 2
+	// writers is how many write at once: one goes on with the log, one removes what is old, one says what was handed on.
+	writers = 3
 	// readers is how many read at once.
 	readers = 4
 )

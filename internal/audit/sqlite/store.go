@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -46,6 +47,8 @@ type Store struct {
 	// stands is how the log stands after what was committed last, if sure: nobody else writes.
 	stands *audit.Standing
 	sure   bool
+	// carries says that there is a table of who has how much of the log.
+	carries atomic.Bool
 }
 
 // statements are prepared once.
