@@ -6,10 +6,22 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
+
+// Formats are those of an export: what can be verified, a table for reading, and events for systems that know the schema.
+var Formats = []string{"jsonl", "csv", "ocsf"}
+
+// CheckFormat says what is wrong with a format.
+func CheckFormat(format string) error {
+	if !slices.Contains(Formats, format) {
+		return fmt.Errorf("format: %q is neither jsonl nor csv nor ocsf", format)
+	}
+	return nil
+}
 
 // csvColumns are what a table of entries says of each.
 var csvColumns = []struct {

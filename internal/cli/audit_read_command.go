@@ -191,7 +191,7 @@ func (d *Desk) auditExportCommand() *cobra.Command {
 		Use:   "export",
 		Short: "Write the log, or some of its entries, so that it can be verified",
 		Long: "Write the log, or some of its entries, so that audit verify can check it. With -A and no filter that is the whole log. Otherwise it is the entries found, " +
-			"the newest first, each with the proof that it is of this log; that none is left out only the whole shows. With --format csv it is a table, which proves nothing.",
+			"the newest first, each with the proof that it is of this log; that none is left out only the whole shows. With --format csv it is a table, and with ocsf it is events for other systems: neither proves anything.",
 		Example: `  # The whole log
   kubectl support-access audit export -A --file audit.jsonl
 
@@ -202,14 +202,14 @@ func (d *Desk) auditExportCommand() *cobra.Command {
 	}
 	x.reader.bind(command.Flags())
 	x.filter.bind(command.Flags())
-	command.Flags().StringVar(&x.format, "format", "jsonl", "jsonl, which can be verified, or csv, which is for reading")
+	command.Flags().StringVar(&x.format, "format", "jsonl", "jsonl, which can be verified, csv, which is for reading, or ocsf, events of the Open Cybersecurity Schema Framework")
 	command.Flags().StringVar(&x.file, "file", "", "write to this file, which is there only when all of it is; empty for standard output")
 	return command
 }
 
 func (x *exporting) run(ctx context.Context) error {
-	if x.format != "jsonl" && x.format != "csv" {
-		return fmt.Errorf("--format: %q is neither jsonl nor csv", x.format)
+	if err := audit.CheckFormat(x.format); err != nil {
+		return fmt.Errorf("--%w", err)
 	}
 	namespace, err := x.namespace()
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"supportaccess.dev/operator/internal/audit"
+	"supportaccess.dev/operator/internal/audit/ocsf"
 	"supportaccess.dev/operator/internal/audit/postgres"
 	"supportaccess.dev/operator/internal/audit/sqlite"
 )
@@ -120,7 +121,7 @@ func auditExportCommand() *cobra.Command {
 
 func (x *exporting) bind(flags *pflag.FlagSet) {
 	x.from.bind(flags)
-	flags.StringVar(&x.format, "format", "jsonl", "jsonl, which can be verified, or csv, which is for reading")
+	flags.StringVar(&x.format, "format", "jsonl", "jsonl, which can be verified, csv, which is for reading, or ocsf, events of the Open Cybersecurity Schema Framework")
 	for name, usage := range map[string]string{
 		"grant":     "only of this grant, NAMESPACE/NAME",
 		"engineer":  "only of this engineer",
@@ -141,8 +142,8 @@ func (x *exporting) bind(flags *pflag.FlagSet) {
 
 // complete reads the flags.
 func (x *exporting) complete() error {
-	if x.format != "jsonl" && x.format != "csv" {
-		return fmt.Errorf("--format: %q is neither jsonl nor csv", x.format)
+	if err := audit.CheckFormat(x.format); err != nil {
+		return fmt.Errorf("--%w", err)
 	}
 	values := url.Values{}
 	for name, value := range x.filters {
@@ -162,6 +163,8 @@ func (x *exporting) run(ctx context.Context, w io.Writer, store audit.Reader) er
 	switch {
 	case x.format == "csv":
 		return audit.ExportCSV(ctx, w, store, x.query)
+	case x.format == "ocsf":
+		return ocsf.Export(ctx, w, store, x.query)
 	case x.query == audit.Query{}:
 		return audit.Export(ctx, w, store)
 	}

@@ -2,6 +2,7 @@
 package cloudevents
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -53,13 +54,14 @@ func (r *Receiver) batch(lines []audit.Line) ([]byte, error) {
 		var entry struct {
 			Type string `json:"type"`
 			Time string `json:"requestReceivedTimestamp"`
+			Said string `json:"stageTimestamp"`
 		}
 		if err := json.Unmarshal(line.Text, &entry); err != nil {
 			return nil, fmt.Errorf("read entry %d: %w", line.Seq, err)
 		}
 		events = append(events, event{
 			SpecVersion: "1.0", ID: strconv.FormatInt(line.Seq, 10), Source: "/" + r.Origin, Type: Type + strings.ToLower(typeOf(entry.Type)),
-			Time: entry.Time, DataContentType: "application/json", Data: line.Text,
+			Time: cmp.Or(entry.Time, entry.Said), DataContentType: "application/json", Data: line.Text,
 		})
 	}
 	body, err := json.Marshal(events)

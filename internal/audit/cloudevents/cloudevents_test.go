@@ -12,7 +12,7 @@ import (
 
 var lines = []audit.Line{
 	{Seq: 7, Text: []byte(`{"seq":7,"prevHash":"x","requestReceivedTimestamp":"2026-11-23T11:59:59.000000Z","verb":"get"}`)},
-	{Seq: 9, Text: []byte(`{"seq":9,"prevHash":"y","type":"Lifecycle","happened":{"what":"Granted"}}`)},
+	{Seq: 9, Text: []byte(`{"seq":9,"prevHash":"y","type":"Lifecycle","stageTimestamp":"2026-11-23T12:00:00.000000Z","happened":{"what":"Granted"}}`)},
 }
 
 func TestEntriesAreCloudEventsThatSayWhichTheyAre(t *testing.T) {
@@ -34,7 +34,7 @@ func TestEntriesAreCloudEventsThatSayWhichTheyAre(t *testing.T) {
 	}
 	for i, want := range []map[string]string{
 		{"specversion": "1.0", "id": "7", "source": "/" + origin, "type": "dev.supportaccess.audit.request", "time": "2026-11-23T11:59:59.000000Z"},
-		{"specversion": "1.0", "id": "9", "source": "/" + origin, "type": "dev.supportaccess.audit.lifecycle"},
+		{"specversion": "1.0", "id": "9", "source": "/" + origin, "type": "dev.supportaccess.audit.lifecycle", "time": "2026-11-23T12:00:00.000000Z"},
 	} {
 		for key, value := range want {
 			if events[i][key] != value {

@@ -17,6 +17,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"supportaccess.dev/operator/internal/audit"
+	"supportaccess.dev/operator/internal/audit/ocsf"
 )
 
 // Journal puts down that somebody reads.
@@ -129,8 +130,10 @@ func ask(r *http.Request) (asked, error) {
 		}
 		values.Del("follow")
 	}
-	if r.URL.Path == pathExport && a.format != "" && a.format != "jsonl" && a.format != "csv" {
-		return a, errors.New("format: it is jsonl or csv")
+	if r.URL.Path == pathExport && a.format != "" {
+		if err := audit.CheckFormat(a.format); err != nil {
+			return a, err
+		}
 	}
 	var err error
 	if a.Query, err = audit.ParseQuery(values); err != nil {
@@ -221,6 +224,8 @@ func (h *Handler) export(w http.ResponseWriter, r *http.Request, query audit.Que
 	case format == "csv":
 		w.Header().Set("Content-Type", "text/csv; charset=utf-8")
 		err = audit.ExportCSV(r.Context(), w, h.Reader, query)
+	case format == "ocsf":
+		err = ocsf.Export(r.Context(), w, h.Reader, query)
 	case query == audit.Query{}:
 		err = audit.Export(r.Context(), w, h.Reader)
 	default:
