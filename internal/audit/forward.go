@@ -43,7 +43,7 @@ const (
 	// forwardEvery is how long a receiver may lag behind.
 	forwardEvery = time.Second
 	// forwardLease is after what time another replica takes over. It is longer than one attempt takes.
-	forwardLease = time.Minute
+	forwardLease = 30 * time.Second
 	// carryTimeout bounds how long it takes to remember what was handed on.
 	carryTimeout = 5 * time.Second
 	// longestPause is how rarely is tried what cannot be handed on.
@@ -81,10 +81,20 @@ func (f *Forward) Start(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			return nil
+			return f.release(ctx)
 		case <-timer.C():
 		}
 	}
+}
+
+// release lets another replica take over at once.
+func (f *Forward) release(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), carryTimeout)
+	defer cancel()
+	if _, _, err := f.Carried.Claim(ctx, f.Name, f.Holder, 0); err != nil {
+		f.Logger.Info("Another replica takes over later", "receiver", f.Name, "why", err.Error())
+	}
+	return nil
 }
 
 // pauseAfter is how long to leave a receiver alone that has failed so often before.

@@ -5,15 +5,18 @@ package replicas
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
@@ -30,6 +33,7 @@ import (
 	"supportaccess.dev/operator/internal/audit/postgres"
 	"supportaccess.dev/operator/internal/audit/verify"
 	"supportaccess.dev/operator/test/gen"
+	"supportaccess.dev/operator/test/post"
 	"supportaccess.dev/operator/test/world"
 )
 
@@ -65,6 +69,7 @@ func TestReplicasKeepOneLogWhateverBecomesOfOneOrOfTheDatabase(t *testing.T) {
 	third := s.starts(t)
 	s.reads(t, []*engineer{both[1], ana.through(t, third.ip)}, "later", 20)
 	s.holdsAll(t, 3)
+	s.handsAllOn(t)
 	for _, pod := range []*pod{second, third} {
 		if log, err := os.ReadFile(pod.LogPath()); err != nil || len(log) == 0 || bytes.Contains(log, []byte(harness.Password)) {
 			t.Errorf("the password is in the gateway's log, %v", err)
@@ -80,6 +85,8 @@ type scene struct {
 	url          string
 	ip           string
 	policy       string
+	// receiver is where the log is handed on to.
+	receiver *post.Receiver
 	// answered are what the API server, through a gateway, gave an answer to.
 	mu       sync.Mutex
 	answered []string
@@ -87,7 +94,7 @@ type scene struct {
 
 func newScene(t *testing.T) *scene {
 	t.Helper()
-	s := &scene{World: world.New(t), server: harness.Shared(t)}
+	s := &scene{World: world.New(t), server: harness.Shared(t), receiver: post.StartReceiver(t)}
 	world.AtEnd(s.server.Stop)
 	s.url = s.server.RemoteURL(s.server.Database(t), harness.Password)
 	ip, err := world.GatewayIP()
@@ -99,6 +106,7 @@ func newScene(t *testing.T) *scene {
 		"offeredRoles": []any{gen.Configuration, gen.Diagnostics, gen.Operate, gen.Content},
 		"gateway": map[string]any{"replicas": 2, "audit": map[string]any{
 			"keySecret": "audit-key", "postgres": map[string]any{"secret": "audit-db", "tls": map[string]any{"caSecret": "audit-db-ca"}},
+			"webhook": map[string]any{"url": s.receiver.URL, "secret": "siem", "caSecret": "siem-ca"},
 		}},
 	}))
 	key, err := chain.NewKey()
@@ -109,7 +117,10 @@ func newScene(t *testing.T) *scene {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, data := range map[string]map[string][]byte{"audit-key": {"key.pem": key}, "audit-db": {"uri": []byte(s.url)}, "audit-db-ca": {"ca.crt": ca}} {
+	for name, data := range map[string]map[string][]byte{
+		"audit-key": {"key.pem": key}, "audit-db": {"uri": []byte(s.url)}, "audit-db-ca": {"ca.crt": ca},
+		"siem": {"signing.key": []byte(signingSecret)}, "siem-ca": {"ca.crt": []byte(s.receiver.CABundle)},
+	} {
 		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: world.SystemNamespace, Name: name}, Data: data}
 		if err := s.Admin.Create(t.Context(), secret); err != nil {
 			t.Fatal(err)
@@ -250,6 +261,44 @@ func (s *scene) holdsAll(t *testing.T, replicas int) {
 	}
 	defer func() { _ = store.Close() }()
 	world.Eventually(t, "everything that was answered is on record", func() error { return s.onRecord(t.Context(), store, replicas) })
+}
+
+// signingSecret is what signs that which is handed on.
+const signingSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+// handsAllOn waits until the receiver has every entry of the log, whichever replica handed it on. One that was killed lost its
+// turn only after a while.
+func (s *scene) handsAllOn(t *testing.T) {
+	t.Helper()
+	store, err := postgres.OpenReader(t.Context(), postgres.Options{URL: filepath.Join(s.Dir, "url"), TLS: "verify-full", CA: s.server.CA})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = store.Close() }()
+	standing, err := store.Load(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	world.EventuallyWithin(t, 2*time.Minute, "everything is handed on", func() error {
+		last := 0
+		for _, posted := range s.receiver.Posted() {
+			var events []struct{ ID string }
+			if err := json.Unmarshal([]byte(posted.Body), &events); err != nil || !posted.Signed(signingSecret) {
+				return fmt.Errorf("a batch is signed: %t, %w", posted.Signed(signingSecret), err)
+			}
+			for _, e := range events {
+				seq, err := strconv.Atoi(e.ID)
+				if err != nil || seq > last+1 {
+					return fmt.Errorf("after entry %d came %q: %w", last, e.ID, err)
+				}
+				last = max(last, seq)
+			}
+		}
+		if int64(last) < standing.Size {
+			return fmt.Errorf("it has %d of %d entries", last, standing.Size)
+		}
+		return nil
+	})
 }
 
 func (s *scene) onRecord(ctx context.Context, store audit.Reader, writers int) error {
