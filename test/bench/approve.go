@@ -26,7 +26,7 @@ func (b *bench) approveAndOpen(ctx context.Context, o options) (err error) {
 	if err := b.askForApproval(ctx); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, b.labelTenant(ctx, "null")) }()
+	defer func() { err = errors.Join(err, b.labelTenant(ctx, tenant)) }()
 	var works, told, floor sample
 	for round := range o.rounds {
 		g, err := b.open(ctx, fmt.Sprintf("approved-%d", round), func(grant *v1alpha1.SupportAccessGrant, grants watch.Interface) (time.Time, error) {
@@ -52,26 +52,24 @@ func (b *bench) approveAndOpen(ctx context.Context, o options) (err error) {
 // askForApproval has the tenant under a policy that asks for one.
 func (b *bench) askForApproval(ctx context.Context) error {
 	policy := &v1alpha1.SupportAccessPolicy{}
-	if err := b.admin.Get(ctx, client.ObjectKey{Name: v1alpha1.DefaultPolicyName}, policy); err != nil {
-		return fmt.Errorf("read the default policy: %w", err)
+	if err := b.admin.Get(ctx, client.ObjectKey{Name: tenant}, policy); err != nil {
+		return fmt.Errorf("read the tenant's policy: %w", err)
 	}
 	asking := &v1alpha1.SupportAccessPolicy{ObjectMeta: metav1.ObjectMeta{Name: approvingPolicy}, Spec: policy.Spec}
 	one := int32(1)
 	for i := range asking.Spec.Roles {
 		asking.Spec.Roles[i].Approvals = &one
 	}
-	// The grants of the bench last an hour.
-	asking.Spec.Durations = nil
 	if err := client.IgnoreAlreadyExists(b.admin.Create(ctx, asking)); err != nil {
 		return fmt.Errorf("make a policy: %w", err)
 	}
-	return b.labelTenant(ctx, `"`+approvingPolicy+`"`)
+	return b.labelTenant(ctx, approvingPolicy)
 }
 
-// labelTenant has the tenant choose a policy, null for the default.
+// labelTenant has the tenant choose a policy.
 func (b *bench) labelTenant(ctx context.Context, policy string) error {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: tenant}}
-	patch := fmt.Appendf(nil, `{"metadata":{"labels":{%q:%s}}}`, v1alpha1.LabelPolicy, policy)
+	patch := fmt.Appendf(nil, `{"metadata":{"labels":{%q:%q}}}`, v1alpha1.LabelPolicy, policy)
 	if err := b.admin.Patch(ctx, namespace, client.RawPatch(types.MergePatchType, patch)); err != nil {
 		return fmt.Errorf("label the tenant: %w", err)
 	}
