@@ -411,10 +411,8 @@ type writer struct {
 func startWriter(t *testing.T, test, kind, folder string) *writer {
 	t.Helper()
 	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+test+"$", "-test.timeout=120s")
-	if err := os.WriteFile(filepath.Join(folder, "key.pem"), theKey(t), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	child.Env = append(os.Environ(), "AUDIT_TEST_CRASH="+folder, "AUDIT_TEST_STORE="+kind)
+	// Not by a file: one that starts while another runs would write it as that one reads it.
+	child.Env = append(os.Environ(), "AUDIT_TEST_CRASH="+folder, "AUDIT_TEST_STORE="+kind, "AUDIT_TEST_KEY="+string(theKey(t)))
 	out, err := child.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -446,11 +444,7 @@ func (w *writer) killAfter(t *testing.T, entries int) int64 {
 }
 
 func writeUntilKilled(t *testing.T, folder string) {
-	key, err := os.ReadFile(filepath.Join(folder, "key.pem"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	log := resume(t, stores[os.Getenv("AUDIT_TEST_STORE")](t, folder), key)
+	log := resume(t, stores[os.Getenv("AUDIT_TEST_STORE")](t, folder), []byte(os.Getenv("AUDIT_TEST_KEY")))
 	for range 4 {
 		go func() {
 			for i := int64(0); ; i++ {

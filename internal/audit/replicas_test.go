@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -176,11 +175,7 @@ func (r *replica) kill(t *testing.T) {
 }
 
 func writeWhateverHappens(t *testing.T, folder string) {
-	key, err := os.ReadFile(filepath.Join(folder, "key.pem"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	log := resume(t, openPostgres(t, folder), key)
+	log := resume(t, openPostgres(t, folder), []byte(os.Getenv("AUDIT_TEST_KEY")))
 	var next atomic.Int64
 	for range 4 {
 		go func() {
