@@ -55,6 +55,11 @@ func ofSetting(r *v1alpha1.SupportAccessRecord) {
 	r.Spec.Case, r.Spec.SettingRef = nil, &v1alpha1.SettingReference{UID: "s", Generation: 1}
 }
 
+func aboutSetting(r *v1alpha1.SupportAccessRecord) {
+	r.Spec.Grant, r.Spec.Setting = v1alpha1.RecordedGrant{}, &v1alpha1.RecordedSetting{Namespace: "mail"}
+	r.Spec.Scope = &v1alpha1.Scope{Namespaces: []string{"mail"}}
+}
+
 func TestABannerSaysWhoMayComeInUntilWhenAndNothingWhereNobodyMay(t *testing.T) {
 	later := metav1.NewTime(noon.Add(48 * time.Hour))
 	for name, c := range map[string]struct {
@@ -66,7 +71,7 @@ func TestABannerSaysWhoMayComeInUntilWhenAndNothingWhereNobodyMay(t *testing.T) 
 		"what has not opened":            {[]v1alpha1.SupportAccessRecord{record("mail", "a", unopened)}, nil},
 		"what was taken away by hand":    {[]v1alpha1.SupportAccessRecord{record("mail", "a", withdrawn)}, nil},
 		"what is open somewhere else":    {[]v1alpha1.SupportAccessRecord{record("web", "a")}, nil},
-		"the record of a setting itself": {[]v1alpha1.SupportAccessRecord{record("mail", "a", func(r *v1alpha1.SupportAccessRecord) { r.Spec.Setting = &v1alpha1.RecordedSetting{} })}, nil},
+		"the record of a setting itself": {[]v1alpha1.SupportAccessRecord{record("mail", "a", aboutSetting)}, nil},
 		"a grant": {[]v1alpha1.SupportAccessRecord{record("mail", "a", withoutBen)}, map[string]string{
 			"text": "Support access to this namespace is open: ana until 2026-11-23 13:00 UTC for case CASE-1", "until": "2026-11-23T13:00:00Z", "engineers": "ana", "grant": "mail/a",
 		}},

@@ -21,6 +21,7 @@ import (
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/internal/lifecycle"
 	"supportaccess.dev/operator/internal/partial"
+	"supportaccess.dev/operator/internal/records"
 )
 
 // Reconciler keeps the banner of one namespace.
@@ -57,7 +58,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 // places are where a record may be of open access, none where its grant has ended.
 func places(o client.Object) []string {
 	record := o.(*v1alpha1.SupportAccessRecord)
-	if record.Spec.Setting != nil || record.Status.EndTime != nil || !isOwn(record) {
+	if !records.IsOfGrant(record) || !records.IsOwn(record) || record.Status.EndTime != nil {
 		return nil
 	}
 	var keys []string
@@ -70,15 +71,10 @@ func places(o client.Object) []string {
 	return keys
 }
 
-// isOwn reports whether a record is the grant's own: all others are copies.
-func isOwn(record *v1alpha1.SupportAccessRecord) bool {
-	return record.Namespace == record.Spec.Grant.Namespace && record.Name == record.Spec.Grant.Name
-}
-
 // namespacesOf maps a record to the namespaces that its grant reaches.
 func (r *Reconciler) namespacesOf(ctx context.Context, o client.Object) []reconcile.Request {
 	record := o.(*v1alpha1.SupportAccessRecord)
-	if record.Spec.Setting != nil || !isOwn(record) {
+	if !records.IsOfGrant(record) || !records.IsOwn(record) {
 		return nil
 	}
 	var requests []reconcile.Request

@@ -8,6 +8,7 @@ import (
 
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/internal/lifecycle"
+	"supportaccess.dev/operator/internal/records"
 )
 
 // What is in a banner, by key.
@@ -54,7 +55,7 @@ func dataOf(namespace string, records []v1alpha1.SupportAccessRecord) map[string
 
 // isOpen reports whether a record is of a grant by which somebody may come into a namespace.
 func isOpen(namespace string, r *v1alpha1.SupportAccessRecord) bool {
-	if r.Spec.Setting != nil || r.Status.ProvisionedTime == nil || r.Status.EndTime != nil {
+	if !records.IsOfGrant(r) || r.Status.ProvisionedTime == nil || r.Status.EndTime != nil {
 		return false
 	}
 	return slices.ContainsFunc(lifecycle.ScopeOf(r.Spec.Scope, r.Spec.Grant.Namespace), func(place string) bool {

@@ -19,6 +19,7 @@ import (
 
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/internal/lifecycle"
+	"supportaccess.dev/operator/internal/records"
 )
 
 // Reconciler writes the condition Applied and takes off the finalizer.
@@ -43,7 +44,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 // decisionsOfRecord maps a record to the decisions that concern its grant and are not yet applied.
 func (r *Reconciler) decisionsOfRecord(ctx context.Context, o client.Object) []reconcile.Request {
 	record := o.(*v1alpha1.SupportAccessRecord)
-	if record.Spec.Setting != nil {
+	if !records.IsOfGrant(record) {
 		return nil
 	}
 	var requests []reconcile.Request

@@ -170,7 +170,7 @@ func index(ctx context.Context, indexer client.FieldIndexer) error {
 
 // openOnly returns values for a record whose grant has not ended, and none for the many that have and for those of settings.
 func openOnly(o client.Object, values []string) []string {
-	if record := o.(*v1alpha1.SupportAccessRecord); record.Status.EndTime != nil || record.Spec.Setting != nil {
+	if record := o.(*v1alpha1.SupportAccessRecord); record.Status.EndTime != nil || !records.IsOfGrant(record) {
 		return nil
 	}
 	return values

@@ -11,6 +11,7 @@ import (
 
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/internal/access"
+	"supportaccess.dev/operator/internal/records"
 )
 
 func enqueue(q workqueue.TypedRateLimitingInterface[reconcile.Request], priority int, keys []types.NamespacedName) {
@@ -31,11 +32,11 @@ func (r *Reconciler) grantsOfGrant(_ context.Context, o client.Object) []types.N
 
 // grantsOfRecord maps a record to the grant it is about. Mirrors and tombstones lie elsewhere and wake the same grant.
 func (r *Reconciler) grantsOfRecord(_ context.Context, o client.Object) []types.NamespacedName {
-	grant := o.(*v1alpha1.SupportAccessRecord).Spec.Grant
-	if grant.Name == "" {
-		// It is the record of a setting.
+	record := o.(*v1alpha1.SupportAccessRecord)
+	if !records.IsOfGrant(record) {
 		return nil
 	}
+	grant := record.Spec.Grant
 	return []types.NamespacedName{{Namespace: grant.Namespace, Name: grant.Name}}
 }
 

@@ -8,7 +8,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -63,13 +62,12 @@ func again(next, now time.Time) reconcile.Result {
 }
 
 // speaks reports whether it is from this record that people are told: the grant's own, or, where that went with its
-// namespace, what was buried of it. All others are copies.
+// namespace, what was buried of it. All others are copies; and that a setting was switched its grant tells.
 func (r *Reconciler) speaks(ctx context.Context, record *v1alpha1.SupportAccessRecord) (bool, error) {
-	home := types.NamespacedName{Namespace: record.Spec.Grant.Namespace, Name: record.Spec.Grant.Name}
-	if client.ObjectKeyFromObject(record) == home {
-		return true, nil
+	if records.IsOwn(record) {
+		return record.Spec.Setting == nil, nil
 	}
-	end := record.Status.EndTime
+	home, end := records.Home(record), record.Status.EndTime
 	if record.Namespace != v1alpha1.SystemNamespace || end == nil || r.Clock.Now().Sub(end.Time) > 7*horizon {
 		return false, nil
 	}

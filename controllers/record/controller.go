@@ -24,6 +24,7 @@ import (
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/internal/lifecycle"
 	"supportaccess.dev/operator/internal/partial"
+	"supportaccess.dev/operator/internal/records"
 )
 
 // Reconciler keeps the records.
@@ -74,7 +75,7 @@ func (r *Reconciler) recordsOfNamespace(ctx context.Context, o client.Object) []
 
 // isHome reports whether a record lies in its grant's own namespace: it is the account, and all others are its copies.
 func isHome(record *v1alpha1.SupportAccessRecord) bool {
-	return record.Namespace == record.Spec.Grant.Namespace && record.Name == record.Spec.Grant.Name
+	return records.IsOfGrant(record) && records.IsOwn(record)
 }
 
 // Reconcile keeps one record.

@@ -22,6 +22,7 @@ import (
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/internal/audit"
 	"supportaccess.dev/operator/internal/lifecycle"
+	"supportaccess.dev/operator/internal/records"
 )
 
 // History puts into the audit log what happened to grants and settings: who granted or switched, what was decided, how it
@@ -97,9 +98,8 @@ func (h *History) record(ctx context.Context, request reconcile.Request) (reconc
 		delete(h.known, request.NamespacedName)
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
-	grant := record.Spec.Grant
 	total := len(record.Status.Transitions) + int(record.Status.DroppedTransitions)
-	if isMirror := record.Spec.Setting == nil && record.Namespace != grant.Namespace && record.Namespace != v1alpha1.SystemNamespace; isMirror || h.known[request.NamespacedName] == total {
+	if isMirror := !records.IsOwn(record) && record.Namespace != v1alpha1.SystemNamespace; isMirror || h.known[request.NamespacedName] == total {
 		return reconcile.Result{}, nil
 	}
 	if wait := h.turn("record", request.NamespacedName); wait > 0 {

@@ -20,6 +20,7 @@ import (
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/internal/audit"
 	"supportaccess.dev/operator/internal/audit/left"
+	"supportaccess.dev/operator/internal/records"
 )
 
 // LeftBehind tells of each grant that has ended what its engineers left behind, by the audit log: so a gateway that is started
@@ -97,7 +98,7 @@ func (l *LeftBehind) Reconcile(ctx context.Context, request reconcile.Request) (
 // owes reports whether it is to be told what was left behind. The copies of a record are none of a grant's own.
 func (l *LeftBehind) owes(record *v1alpha1.SupportAccessRecord, now time.Time) bool {
 	status, grant := &record.Status, record.Spec.Grant
-	return record.Spec.Setting == nil && record.Namespace == grant.Namespace && record.Spec.Transport == v1alpha1.TransportGateway &&
+	return records.IsOwn(record) && records.IsOfGrant(record) && record.Spec.Transport == v1alpha1.TransportGateway &&
 		status.EndTime != nil && status.ProvisionedTime != nil && status.LeftBehind == nil &&
 		now.Sub(status.EndTime.Time) < tellWithin && !l.told[grant.UID]
 }
