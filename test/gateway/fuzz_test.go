@@ -366,7 +366,8 @@ var errNotAskable = errors.New("there is no such target")
 // askClient asks as Go's client does, which writes a target anew where it is none.
 func (f *fuzzer) askClient(ctx context.Context, method, target string) (*http.Response, error) {
 	at, err := url.Parse("https://" + f.host + target)
-	if err != nil || at.Host != f.host {
+	if err != nil || at.Host != f.host || at.Fragment != "" {
+		// It keeps what stands behind a # to itself, and there is what has a change tried alone.
 		return nil, errNotAskable
 	}
 	r := (&http.Request{Method: method, URL: at, Header: http.Header{"Authorization": {"Bearer " + f.token}}}).WithContext(ctx)
