@@ -3,7 +3,6 @@ package audit
 import (
 	"context"
 	"encoding/csv"
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -81,11 +80,7 @@ func ExportCSV(ctx context.Context, w io.Writer, s Reader, q Query) error {
 	if err := table.Write(row); err != nil {
 		return fmt.Errorf("write the table: %w", err)
 	}
-	err := Each(ctx, s, q, func(line Line) error {
-		e := &Entry{}
-		if err := json.Unmarshal(line.Text, e); err != nil {
-			return fmt.Errorf("read entry %d: %w", line.Seq, err)
-		}
+	err := EachEntry(ctx, s, q, func(e *Entry) error {
 		facets := FacetsOf(e)
 		for i, column := range csvColumns {
 			row[i] = harmless(column.of(e, &facets))

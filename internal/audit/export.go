@@ -188,7 +188,7 @@ func ExportFound(ctx context.Context, w io.Writer, s Reader, q Query) error {
 	return x.flush()
 }
 
-// Each does something with every entry that a query asks for, page by page.
+// Each does something with every entry that a query asks for, as it is kept, page by page, the newest first.
 func Each(ctx context.Context, s Finder, q Query, do func(Line) error) error {
 	for {
 		found, err := s.Find(ctx, q)
@@ -205,6 +205,17 @@ func Each(ctx context.Context, s Finder, q Query, do func(Line) error) error {
 		}
 		q.Below = found.Next
 	}
+}
+
+// EachEntry does something with every entry that a query asks for, page by page, the newest first.
+func EachEntry(ctx context.Context, s Finder, q Query, do func(*Entry) error) error {
+	return Each(ctx, s, q, func(line Line) error {
+		e := &Entry{}
+		if err := json.Unmarshal(line.Text, e); err != nil {
+			return fmt.Errorf("read entry %d: %w", line.Seq, err)
+		}
+		return do(e)
+	})
 }
 
 // export writes lines, and remembers the first error.

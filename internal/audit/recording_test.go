@@ -115,11 +115,9 @@ func TestARecordingIsPlayedToTheByteAndIsInNobodysWay(t *testing.T) {
 			"their type": {audit.Query{Type: audit.TypeRecording}, true}, "their number": {audit.Query{Recording: "one"}, true},
 		} {
 			found := false
-			err := audit.Each(t.Context(), store, c.query, func(line audit.Line) error {
-				e := audit.Entry{}
-				err := json.Unmarshal(line.Text, &e)
+			err := audit.EachEntry(t.Context(), store, c.query, func(e *audit.Entry) error {
 				found = found || e.Type == audit.TypeRecording
-				return err
+				return nil
 			})
 			if err != nil || found != c.pieces {
 				t.Errorf("who asks for %s gets pieces: %t, want %t (%v)", name, found, c.pieces, err)

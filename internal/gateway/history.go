@@ -191,11 +191,7 @@ func entriesOf(record *v1alpha1.SupportAccessRecord) audit.Query {
 
 // each does something with every entry of something that happened which a query asks for.
 func (h *History) each(ctx context.Context, query audit.Query, do func(*audit.Entry)) error {
-	return audit.Each(ctx, h.Past, query, func(line audit.Line) error {
-		e := &audit.Entry{}
-		if err := json.Unmarshal(line.Text, e); err != nil {
-			return fmt.Errorf("read entry %d: %w", line.Seq, err)
-		}
+	return audit.EachEntry(ctx, h.Past, query, func(e *audit.Entry) error {
 		if e.Happened != nil {
 			do(e)
 		}

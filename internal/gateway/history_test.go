@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -105,11 +104,7 @@ func (c *chronicle) looks() error {
 func (c *chronicle) says() []string {
 	c.t.Helper()
 	var lines []string
-	err := audit.Each(c.t.Context(), c.store, audit.Query{Type: audit.TypeLifecycle}, func(line audit.Line) error {
-		e := audit.Entry{}
-		if err := json.Unmarshal(line.Text, &e); err != nil {
-			return err
-		}
+	err := audit.EachEntry(c.t.Context(), c.store, audit.Query{Type: audit.TypeLifecycle}, func(e *audit.Entry) error {
 		if e.Labels[audit.LabelSource] != audit.Source || e.Replica != "gateway-1" || e.Verb != strings.ToLower(e.Happened.What) || e.User.Username != e.Happened.By {
 			c.t.Errorf("an entry is %+v", e)
 		}

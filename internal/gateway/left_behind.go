@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"hash/fnv"
 	"time"
@@ -127,11 +126,7 @@ func (l *LeftBehind) find(ctx context.Context, record *v1alpha1.SupportAccessRec
 	reckoning := left.New()
 	grant := record.Spec.Grant
 	query := audit.Query{Grant: audit.Grant{Namespace: grant.Namespace, Name: grant.Name, UID: string(grant.UID)}}
-	err := audit.Each(ctx, l.Past, query, func(line audit.Line) error {
-		e := &audit.Entry{}
-		if err := json.Unmarshal(line.Text, e); err != nil {
-			return fmt.Errorf("read entry %d: %w", line.Seq, err)
-		}
+	err := audit.EachEntry(ctx, l.Past, query, func(e *audit.Entry) error {
 		reckoning.Add(e)
 		return nil
 	})
@@ -154,14 +149,8 @@ func (l *LeftBehind) missing(ctx context.Context, record *v1alpha1.SupportAccess
 		return fmt.Sprintf("the audit log keeps entries for %s: what was done before is not listed", l.Retention), nil
 	}
 	var began time.Time
-	err := audit.Each(ctx, l.Past, audit.Query{Type: audit.TypeKeys}, func(line audit.Line) error {
-		e := &audit.Entry{}
-		if err := json.Unmarshal(line.Text, e); err != nil {
-			return fmt.Errorf("read entry %d: %w", line.Seq, err)
-		}
-		if line.Seq == 1 {
-			began = e.StageTimestamp.Time
-		}
+	err := audit.EachEntry(ctx, l.Past, audit.Query{Type: audit.TypeKeys, Below: 2}, func(first *audit.Entry) error {
+		began = first.StageTimestamp.Time
 		return nil
 	})
 	if err != nil {

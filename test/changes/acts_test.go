@@ -1,7 +1,6 @@
 package changes
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -54,12 +53,8 @@ func (s *scene) acts(t *testing.T) map[string]audit.Entry {
 	}
 	defer func() { _ = store.Close() }()
 	found := map[string]audit.Entry{}
-	err = audit.Each(t.Context(), store, audit.Query{Type: audit.TypeAct, Source: audit.Source, Outcome: audit.OutcomeAttempted}, func(line audit.Line) error {
-		e := audit.Entry{}
-		if err := json.Unmarshal(line.Text, &e); err != nil {
-			return err
-		}
-		found[e.Happened.What+" "+e.ObjectRef.Resource+"/"+e.ObjectRef.Name] = e
+	err = audit.EachEntry(t.Context(), store, audit.Query{Type: audit.TypeAct, Source: audit.Source, Outcome: audit.OutcomeAttempted}, func(e *audit.Entry) error {
+		found[e.Happened.What+" "+e.ObjectRef.Resource+"/"+e.ObjectRef.Name] = *e
 		return nil
 	})
 	if err != nil {

@@ -157,17 +157,13 @@ func Export(ctx context.Context, w io.Writer, s audit.Reader, q audit.Query) err
 	}
 	// A checkpoint begins with the name of its log.
 	origin, _, _ := strings.Cut(standing.Checkpoint, "\n")
-	return audit.Each(ctx, s, q, func(line audit.Line) error {
-		e := &audit.Entry{}
-		if err := json.Unmarshal(line.Text, e); err != nil {
-			return fmt.Errorf("read entry %d: %w", line.Seq, err)
-		}
+	return audit.EachEntry(ctx, s, q, func(e *audit.Entry) error {
 		encoded, err := Encode(e, origin)
 		if err != nil {
-			return fmt.Errorf("encode entry %d: %w", line.Seq, err)
+			return fmt.Errorf("encode entry %d: %w", e.Seq, err)
 		}
 		if _, err := w.Write(append(encoded, '\n')); err != nil {
-			return fmt.Errorf("write entry %d: %w", line.Seq, err)
+			return fmt.Errorf("write entry %d: %w", e.Seq, err)
 		}
 		return nil
 	})
