@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"supportaccess.dev/operator/internal/audit"
-	"supportaccess.dev/operator/internal/audit/ocsf"
+	"supportaccess.dev/operator/internal/audit/export"
 	"supportaccess.dev/operator/internal/audit/postgres"
 	"supportaccess.dev/operator/internal/audit/sqlite"
 )
@@ -111,7 +111,7 @@ func auditExportCommand() *cobra.Command {
 				return err
 			}
 			return x.from.read(command.Context(), func(store audit.Reader) error {
-				return x.run(command.Context(), command.OutOrStdout(), store)
+				return export.Write(command.Context(), command.OutOrStdout(), store, x.query, x.format)
 			})
 		},
 	}
@@ -157,16 +157,4 @@ func (x *exporting) complete() error {
 	}
 	x.query = query
 	return nil
-}
-
-func (x *exporting) run(ctx context.Context, w io.Writer, store audit.Reader) error {
-	switch {
-	case x.format == "csv":
-		return audit.ExportCSV(ctx, w, store, x.query)
-	case x.format == "ocsf":
-		return ocsf.Export(ctx, w, store, x.query)
-	case x.query == audit.Query{}:
-		return audit.Export(ctx, w, store)
-	}
-	return audit.ExportFound(ctx, w, store, x.query)
 }

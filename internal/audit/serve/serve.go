@@ -17,7 +17,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"supportaccess.dev/operator/internal/audit"
-	"supportaccess.dev/operator/internal/audit/ocsf"
+	"supportaccess.dev/operator/internal/audit/export"
 )
 
 // Journal puts down that somebody reads.
@@ -218,20 +218,11 @@ func (h *Handler) page(w http.ResponseWriter, r *http.Request, query audit.Query
 
 // export answers with an export: the whole log for who asks for nothing in particular.
 func (h *Handler) export(w http.ResponseWriter, r *http.Request, query audit.Query, format string) {
-	var err error
 	w.Header().Set("Content-Type", "application/jsonl")
-	switch {
-	case format == "csv":
+	if format == "csv" {
 		w.Header().Set("Content-Type", "text/csv; charset=utf-8")
-		err = audit.ExportCSV(r.Context(), w, h.Reader, query)
-	case format == "ocsf":
-		err = ocsf.Export(r.Context(), w, h.Reader, query)
-	case query == audit.Query{}:
-		err = audit.Export(r.Context(), w, h.Reader)
-	default:
-		err = audit.ExportFound(r.Context(), w, h.Reader, query)
 	}
-	if err != nil {
+	if err := export.Write(r.Context(), w, h.Reader, query, format); err != nil {
 		h.Logger.Error(err, "Could not export the audit log")
 		// Who gets half of it must not take it for the whole.
 		panic(http.ErrAbortHandler)
