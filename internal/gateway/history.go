@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"hash/fnv"
 	"strings"
 	"sync"
 	"time"
@@ -121,9 +120,6 @@ func (h *History) record(ctx context.Context, request reconcile.Request) (reconc
 	return reconcile.Result{}, nil
 }
 
-// turnsWithin is the time over which replicas with one log are spread, so that whoever comes later finds what is there.
-const turnsWithin = 4 * time.Second
-
 // turn says how long to leave to other replicas that write to the same log.
 func (h *History) turn(kind string, key types.NamespacedName) time.Duration {
 	if !h.Shared {
@@ -134,9 +130,7 @@ func (h *History) turn(kind string, key types.NamespacedName) time.Duration {
 	name, now := kind+"/"+key.String(), h.Clock.Now()
 	at, waits := h.turns[name]
 	if !waits {
-		sum := fnv.New32a()
-		_, _ = sum.Write([]byte(h.Replica + "/" + name))
-		at = now.Add(time.Millisecond + time.Duration(sum.Sum32())%turnsWithin)
+		at = now.Add(time.Millisecond + turnOf(h.Replica, name))
 		if h.turns == nil {
 			h.turns = map[string]time.Time{}
 		}

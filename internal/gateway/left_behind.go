@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"fmt"
-	"hash/fnv"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -111,9 +110,7 @@ func (l *LeftBehind) dueAt(record *v1alpha1.SupportAccessRecord) time.Time {
 	if !l.Shared {
 		return at
 	}
-	sum := fnv.New32a()
-	_, _ = sum.Write([]byte(l.Replica + "/" + string(record.Spec.Grant.UID)))
-	return at.Add(time.Duration(sum.Sum32()) % turnsWithin)
+	return at.Add(turnOf(l.Replica, string(record.Spec.Grant.UID)))
 }
 
 // find asks the log what was left behind, and whether anybody used the grant.
