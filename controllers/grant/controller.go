@@ -26,6 +26,7 @@ import (
 	"supportaccess.dev/operator/internal/lifecycle"
 	"supportaccess.dev/operator/internal/metrics"
 	"supportaccess.dev/operator/internal/partial"
+	"supportaccess.dev/operator/internal/policies"
 	"supportaccess.dev/operator/internal/records"
 )
 
@@ -115,7 +116,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 		Watches(&v1alpha1.SupportAccessRecord{}, prioritized(r.grantsOfRecord)).
 		Watches(&v1alpha1.SupportAccessDecision{}, prioritized(r.grantsOfDecision)).
 		Watches(&v1alpha1.SupportAccessSetting{}, prioritized(r.grantsOfSetting)).
-		WatchesRawSource(unawaited{source.Kind(mgr.GetCache(), client.Object(&v1alpha1.SupportAccessPolicy{}), prioritized(r.allGrants))}).
+		WatchesRawSource(policies.Unawaited{Source: source.Kind(mgr.GetCache(), client.Object(&v1alpha1.SupportAccessPolicy{}), prioritized(r.allGrants))}).
 		Watches(&rbacv1.RoleBinding{}, prioritized(grantsOfChild)).
 		Watches(&rbacv1.ClusterRoleBinding{}, prioritized(grantsOfChild)).
 		Watches(&rbacv1.ClusterRole{}, prioritized(r.grantsOfRole)).
@@ -136,10 +137,6 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 	}
 	return b.Complete(r)
 }
-
-// unawaited is a source for which the controller does not wait before it begins. Whoever deletes the kind of policies must
-// not keep grants from closing; once the kind is there, its policies wake the grants.
-type unawaited struct{ source.Source }
 
 // index lets grants be found by role and by namespace, and records by the grant they are about.
 func index(ctx context.Context, indexer client.FieldIndexer) error {

@@ -12,7 +12,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -26,6 +25,7 @@ import (
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/internal/lifecycle"
 	"supportaccess.dev/operator/internal/partial"
+	"supportaccess.dev/operator/internal/policies"
 	"supportaccess.dev/operator/internal/records"
 )
 
@@ -57,25 +57,15 @@ const (
 func (r *Defaults) SetupWithManager(mgr ctrl.Manager) error {
 	toPolicy := handler.TypedEnqueueRequestForObject[client.Object]{}
 	return ctrl.NewControllerManagedBy(mgr).Named("setting-default").
-		WatchesRawSource(unawaited{source.Kind(mgr.GetCache(), client.Object(&v1alpha1.SupportAccessPolicy{}), &toPolicy)}).
+		WatchesRawSource(policies.Unawaited{Source: source.Kind(mgr.GetCache(), client.Object(&v1alpha1.SupportAccessPolicy{}), &toPolicy)}).
 		WatchesMetadata(partial.Object("Namespace"), handler.EnqueueRequestsFromMapFunc(policyOfNamespace), builder.WithPredicates(partial.NamespaceChanged())).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 1, ReconciliationTimeout: time.Minute}).
 		Complete(r)
 }
 
-// unawaited is a source for which the controller does not wait before it begins.
-type unawaited struct{ source.Source }
-
 // policyOfNamespace maps a namespace to its policy.
 func policyOfNamespace(_ context.Context, o client.Object) []reconcile.Request {
-	return []reconcile.Request{{NamespacedName: client.ObjectKey{Name: policyName(o)}}}
-}
-
-func policyName(namespace client.Object) string {
-	if name := namespace.GetLabels()[v1alpha1.LabelPolicy]; name != "" {
-		return name
-	}
-	return v1alpha1.DefaultPolicyName
+	return []reconcile.Request{{NamespacedName: client.ObjectKey{Name: policies.NameOf(o)}}}
 }
 
 // Reconcile switches on what has come under one policy.
@@ -160,8 +150,7 @@ func (r *Defaults) save(ctx context.Context, before *v1alpha1.SupportAccessPolic
 
 // enableAll switches on whatever has come under the policy and was never on. One namespace does not keep the others waiting.
 func (r *Defaults) enableAll(ctx context.Context, policy *v1alpha1.SupportAccessPolicy, now time.Time) error {
-	namespaces := &metav1.PartialObjectMetadataList{}
-	namespaces.SetGroupVersionKind(schema.GroupVersionKind{Version: "v1", Kind: "NamespaceList"})
+	namespaces := partial.List("Namespace")
 	if err := r.Client.List(ctx, namespaces); err != nil {
 		return fmt.Errorf("list namespaces: %w", err)
 	}
@@ -177,7 +166,7 @@ func (r *Defaults) enableAll(ctx context.Context, policy *v1alpha1.SupportAccess
 // comesUnder reports whether a policy switches a namespace on, if it was never switched.
 func comesUnder(namespace *metav1.PartialObjectMetadata, policy *v1alpha1.SupportAccessPolicy) bool {
 	ours := []string{v1alpha1.SystemNamespace, v1alpha1.CredentialsNamespace}
-	return policyName(namespace) == policy.Name && namespace.DeletionTimestamp.IsZero() &&
+	return policies.NameOf(namespace) == policy.Name && namespace.DeletionTimestamp.IsZero() &&
 		!namespace.CreationTimestamp.Before(&policy.Spec.EnabledByDefault.CreatedSince) &&
 		!slices.Contains(policy.Spec.ProtectedNamespaces, namespace.Name) && !slices.Contains(ours, namespace.Name)
 }
