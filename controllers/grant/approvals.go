@@ -11,8 +11,12 @@ import (
 	"supportaccess.dev/operator/internal/lifecycle"
 )
 
-// approvalsRecorded reports whether a record says what a verdict says of approvals.
+// approvalsRecorded reports whether a record says what a verdict says of approvals. Once the grant has opened, what it says is
+// final.
 func approvalsRecorded(record *v1alpha1.SupportAccessRecord, verdict lifecycle.Verdict) bool {
+	if record.Status.ProvisionedTime != nil {
+		return true
+	}
 	after := record.DeepCopy()
 	recordApprovals(after, verdict, time.Time{})
 	return int(record.Status.ApprovalsNeeded) == int(after.Status.ApprovalsNeeded) && len(record.Status.Approvals) == len(after.Status.Approvals) &&

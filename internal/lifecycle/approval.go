@@ -71,7 +71,7 @@ func whyNot(f Facts, d *v1alpha1.SupportAccessDecision) string {
 	if isServiceAccount(d.Spec.DecidedBy) && !slices.Contains(rule.ServiceAccounts, d.Spec.DecidedBy) {
 		return d.Spec.DecidedBy + " is a ServiceAccount that the policy does not name among its serviceAccountApprovers"
 	}
-	if provisioned(f) || recordedApproval(f.Record, d) {
+	if provisioned(f) || Approved(f.Record, d) {
 		return ""
 	}
 	if until := deadline(f); !until.IsZero() && !d.CreationTimestamp.Time.Before(until) {
@@ -192,13 +192,9 @@ func endedByLackOfApproval(f Facts, _ Verdict) *End {
 	return &End{Reason: v1alpha1.EndPolicyForbids, By: Operator, Message: "it is not approved: " + Awaited(f.World.Approvals, approvals(f))}
 }
 
-func recordedApproval(record *v1alpha1.SupportAccessRecord, d *v1alpha1.SupportAccessDecision) bool {
-	return record != nil && slices.ContainsFunc(record.Status.Approvals, func(a v1alpha1.RecordedApproval) bool { return a.UID == d.UID })
-}
-
 // Approved reports whether it is on record that a decision approved the grant.
 func Approved(record *v1alpha1.SupportAccessRecord, d *v1alpha1.SupportAccessDecision) bool {
-	return recordedApproval(record, d)
+	return record != nil && slices.ContainsFunc(record.Status.Approvals, func(a v1alpha1.RecordedApproval) bool { return a.UID == d.UID })
 }
 
 func grantedBy(f Facts) string {
