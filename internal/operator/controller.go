@@ -265,7 +265,7 @@ func AddControllers(ctx context.Context, mgr ctrl.Manager, o Options, version st
 		return fmt.Errorf("set up the collection of old rules: %w", err)
 	}
 	grants := &grant.Reconciler{
-		Client: policyClient{Client: mgr.GetClient(), cache: mgr.GetCache(), live: live}, Live: live, Clock: now, Workers: o.Workers, Woken: woken, Admission: watch, Counters: counters, Rules: rules,
+		Client: policyClientOf(mgr), Live: live, Clock: now, Workers: o.Workers, Woken: woken, Admission: watch, Counters: counters, Rules: rules,
 		Keeper:    access.Keeper{Client: mgr.GetClient(), Live: live, Clock: now},
 		Addresses: &access.Addresses{Told: access.Cluster{Server: o.ClusterServer, CABundle: bundle}, Live: live, Clock: now},
 		Binder:    &access.Binder{Client: mgr.GetClient(), Clock: now},
@@ -312,7 +312,7 @@ func addBesideGrants(ctx context.Context, mgr ctrl.Manager, o Options, watch *gu
 		return fmt.Errorf("set up the setting controller: %w", err)
 	}
 	defaults := &setting.Defaults{
-		Client: policyClient{Client: mgr.GetClient(), cache: mgr.GetCache(), live: live}, Live: live, Clock: now, Admission: watch,
+		Client: policyClientOf(mgr), Live: live, Clock: now, Admission: watch,
 		Recorder: mgr.GetEventRecorder("support-access"),
 	}
 	if err := defaults.SetupWithManager(mgr); err != nil {

@@ -36,9 +36,8 @@ func (o *NotifyOptions) addTo(mgr ctrl.Manager, now clock.PassiveClock, counters
 		}
 		reach.Allowed = append(reach.Allowed, prefix)
 	}
-	live := mgr.GetAPIReader()
 	notices := &notification.Reconciler{
-		Client: policyClient{Client: mgr.GetClient(), cache: mgr.GetCache(), live: live}, Live: live, Clock: now,
+		Client: policyClientOf(mgr), Live: mgr.GetAPIReader(), Clock: now,
 		Recorder: mgr.GetEventRecorder("support-access"), Counters: counters, Reach: reach,
 	}
 	if err := notices.SetupWithManager(mgr); err != nil {

@@ -3,6 +3,7 @@ package operator
 import (
 	"context"
 
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -15,6 +16,11 @@ type policyClient struct {
 	client.Client
 	cache cache.Cache
 	live  client.Reader
+}
+
+// policyClientOf returns the policyClient of a manager.
+func policyClientOf(mgr ctrl.Manager) policyClient {
+	return policyClient{Client: mgr.GetClient(), cache: mgr.GetCache(), live: mgr.GetAPIReader()}
 }
 
 // Get reads an object from the cache. A policy it reads from the API server itself until the cache has heard of all of them.
