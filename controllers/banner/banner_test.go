@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"supportaccess.dev/operator/api/v1alpha1"
+	"supportaccess.dev/operator/internal/records"
 )
 
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
@@ -55,6 +56,8 @@ func ofSetting(r *v1alpha1.SupportAccessRecord) {
 	r.Spec.Case, r.Spec.SettingRef = nil, &v1alpha1.SettingReference{UID: "s", Generation: 1}
 }
 
+func copied(r *v1alpha1.SupportAccessRecord) { r.Namespace = v1alpha1.SystemNamespace }
+
 func aboutSetting(r *v1alpha1.SupportAccessRecord) {
 	r.Spec.Grant, r.Spec.Setting = v1alpha1.RecordedGrant{}, &v1alpha1.RecordedSetting{Namespace: "mail"}
 	r.Spec.Scope = &v1alpha1.Scope{Namespaces: []string{"mail"}}
@@ -71,6 +74,7 @@ func TestABannerSaysWhoMayComeInUntilWhenAndNothingWhereNobodyMay(t *testing.T) 
 		"what has not opened":            {[]v1alpha1.SupportAccessRecord{record("mail", "a", unopened)}, nil},
 		"what was taken away by hand":    {[]v1alpha1.SupportAccessRecord{record("mail", "a", withdrawn)}, nil},
 		"what is open somewhere else":    {[]v1alpha1.SupportAccessRecord{record("web", "a")}, nil},
+		"a copy of a grant's record":     {[]v1alpha1.SupportAccessRecord{record("mail", "a", copied)}, nil},
 		"the record of a setting itself": {[]v1alpha1.SupportAccessRecord{record("mail", "a", aboutSetting)}, nil},
 		"a grant": {[]v1alpha1.SupportAccessRecord{record("mail", "a", withoutBen)}, map[string]string{
 			"text": "Support access to this namespace is open: ana until 2026-11-23 13:00 UTC for case CASE-1", "until": "2026-11-23T13:00:00Z", "engineers": "ana", "grant": "mail/a",
@@ -115,7 +119,7 @@ func TestTheBannerComesGoesAndIsMended(t *testing.T) {
 		t.Fatal(err)
 	}
 	open := record("mail", "a")
-	api := fake.NewClientBuilder().WithScheme(scheme).WithObjects(&open).WithIndex(&v1alpha1.SupportAccessRecord{}, indexPlaces, places).Build()
+	api := fake.NewClientBuilder().WithScheme(scheme).WithObjects(&open).WithIndex(&v1alpha1.SupportAccessRecord{}, records.IndexPlaces, records.Places).Build()
 	r := &Reconciler{Client: api}
 	banner := &corev1.ConfigMap{}
 	looks := func() error {

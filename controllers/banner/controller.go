@@ -30,19 +30,10 @@ type Reconciler struct {
 	Client client.Client
 }
 
-const (
-	// indexPlaces finds the records of grants that have not ended by the namespaces that they reach.
-	indexPlaces = "banner.places"
-	// everywhere stands in the index for the whole cluster.
-	everywhere = "*"
-	workers    = 2
-)
+const workers = 2
 
-// SetupWithManager registers the controller and what it watches.
-func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) error {
-	if err := mgr.GetFieldIndexer().IndexField(ctx, &v1alpha1.SupportAccessRecord{}, indexPlaces, places); err != nil {
-		return fmt.Errorf("index records: %w", err)
-	}
+// SetupWithManager registers the controller and what it watches. It goes by records.IndexPlaces.
+func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	err := ctrl.NewControllerManagedBy(mgr).Named("banner").
 		Watches(&v1alpha1.SupportAccessRecord{}, handler.EnqueueRequestsFromMapFunc(r.namespacesOf)).
 		Watches(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(namespaceOf)).
@@ -53,22 +44,6 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 		return fmt.Errorf("register: %w", err)
 	}
 	return nil
-}
-
-// places are where a record may be of open access, none where its grant has ended.
-func places(o client.Object) []string {
-	record := o.(*v1alpha1.SupportAccessRecord)
-	if !records.IsOfGrant(record) || !records.IsOwn(record) || record.Status.EndTime != nil {
-		return nil
-	}
-	var keys []string
-	for _, place := range lifecycle.ScopeOf(record.Spec.Scope, record.Spec.Grant.Namespace) {
-		if place == "" {
-			place = everywhere
-		}
-		keys = append(keys, place)
-	}
-	return keys
 }
 
 // namespacesOf maps a record to the namespaces that its grant reaches.
@@ -112,15 +87,15 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if namespace == v1alpha1.SystemNamespace || namespace == v1alpha1.CredentialsNamespace {
 		return reconcile.Result{}, nil
 	}
-	var records []v1alpha1.SupportAccessRecord
-	for _, place := range []string{namespace, everywhere} {
+	var reaching []v1alpha1.SupportAccessRecord
+	for _, place := range []string{namespace, records.Everywhere} {
 		found := &v1alpha1.SupportAccessRecordList{}
-		if err := r.Client.List(ctx, found, client.MatchingFields{indexPlaces: place}, client.UnsafeDisableDeepCopy); err != nil {
+		if err := r.Client.List(ctx, found, client.MatchingFields{records.IndexPlaces: place}, client.UnsafeDisableDeepCopy); err != nil {
 			return reconcile.Result{}, fmt.Errorf("list what reaches namespace %s: %w", namespace, err)
 		}
-		records = append(records, found.Items...)
+		reaching = append(reaching, found.Items...)
 	}
-	if err := r.show(ctx, namespace, dataOf(namespace, records)); err != nil {
+	if err := r.show(ctx, namespace, dataOf(namespace, reaching)); err != nil {
 		return reconcile.Result{}, fmt.Errorf("show the banner of namespace %s: %w", namespace, err)
 	}
 	return reconcile.Result{}, nil

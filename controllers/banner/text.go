@@ -23,10 +23,10 @@ const (
 const maxNamed = 32
 
 // dataOf returns what a banner of a namespace says of the records that reach it, nil if none of them is of open access.
-func dataOf(namespace string, records []v1alpha1.SupportAccessRecord) map[string]string {
+func dataOf(namespace string, reaching []v1alpha1.SupportAccessRecord) map[string]string {
 	var grants, engineers, sentences []string
 	var until time.Time
-	open := slices.DeleteFunc(slices.Clone(records), func(r v1alpha1.SupportAccessRecord) bool { return !isOpen(namespace, &r) })
+	open := slices.DeleteFunc(slices.Clone(reaching), func(r v1alpha1.SupportAccessRecord) bool { return !isOpen(namespace, &r) })
 	slices.SortFunc(open, func(a, b v1alpha1.SupportAccessRecord) int { return strings.Compare(nameOf(&a), nameOf(&b)) })
 	for i := range open {
 		r := &open[i]
@@ -53,9 +53,9 @@ func dataOf(namespace string, records []v1alpha1.SupportAccessRecord) map[string
 	return data
 }
 
-// isOpen reports whether a record is of a grant by which somebody may come into a namespace.
+// isOpen reports whether a record is of a grant by which somebody may come into a namespace. Copies would count it twice.
 func isOpen(namespace string, r *v1alpha1.SupportAccessRecord) bool {
-	if !records.IsOfGrant(r) || r.Status.ProvisionedTime == nil || r.Status.EndTime != nil {
+	if !records.IsOfGrant(r) || !records.IsOwn(r) || r.Status.ProvisionedTime == nil || r.Status.EndTime != nil {
 		return false
 	}
 	return slices.ContainsFunc(lifecycle.ScopeOf(r.Spec.Scope, r.Spec.Grant.Namespace), func(place string) bool {

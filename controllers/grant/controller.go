@@ -23,7 +23,6 @@ import (
 
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/internal/access"
-	"supportaccess.dev/operator/internal/lifecycle"
 	"supportaccess.dev/operator/internal/metrics"
 	"supportaccess.dev/operator/internal/partial"
 	"supportaccess.dev/operator/internal/policies"
@@ -99,12 +98,11 @@ const passTime = 4 * time.Second
 
 // Indexes of the cache.
 const (
-	indexRoles      = "spec.roles"
-	indexNamespaces = "scope.namespaces"
-	indexGrant      = "grant"
+	indexRoles = "spec.roles"
+	indexGrant = "grant"
 )
 
-// SetupWithManager registers the controller and what it watches.
+// SetupWithManager registers the controller and what it watches. It goes by records.IndexPlaces, too.
 func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) error {
 	if err := index(ctx, mgr.GetFieldIndexer()); err != nil {
 		return err
@@ -138,16 +136,10 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 	return b.Complete(r)
 }
 
-// index lets grants be found by role and by namespace, and records by the grant they are about.
+// index lets records be found by role, and what was made for a grant by the grant.
 func index(ctx context.Context, indexer client.FieldIndexer) error {
 	if err := indexer.IndexField(ctx, &v1alpha1.SupportAccessRecord{}, indexRoles, func(o client.Object) []string {
 		return openOnly(o, o.(*v1alpha1.SupportAccessRecord).Spec.Roles)
-	}); err != nil {
-		return err
-	}
-	if err := indexer.IndexField(ctx, &v1alpha1.SupportAccessRecord{}, indexNamespaces, func(o client.Object) []string {
-		record := o.(*v1alpha1.SupportAccessRecord)
-		return openOnly(o, lifecycle.ScopeOf(record.Spec.Scope, record.Spec.Grant.Namespace))
 	}); err != nil {
 		return err
 	}

@@ -103,7 +103,7 @@ func (r *Reconciler) grantsOfRole(ctx context.Context, o client.Object) []types.
 
 // grantsOfNamespace maps a namespace to the grants that reach it, those for the whole cluster and those that lie in it.
 func (r *Reconciler) grantsOfNamespace(ctx context.Context, o client.Object) []types.NamespacedName {
-	keys := r.grantsOfRecords(ctx, client.MatchingFields{indexNamespaces: o.GetName()})
+	keys := r.grantsOfRecords(ctx, client.MatchingFields{records.IndexPlaces: o.GetName()})
 	return append(keys, r.grantsIn(ctx, o.GetName())...)
 }
 

@@ -245,11 +245,8 @@ func AddControllers(ctx context.Context, mgr ctrl.Manager, o Options, version st
 	if err != nil {
 		return err
 	}
-	counters, err := metrics.NewCounters(ctrlmetrics.Registry, version)
+	counters, err := addMetrics(mgr, now, version)
 	if err != nil {
-		return fmt.Errorf("register metrics: %w", err)
-	}
-	if err := ctrlmetrics.Registry.Register(&metrics.Grants{Reader: mgr.GetClient(), Clock: now}); err != nil {
 		return fmt.Errorf("register metrics: %w", err)
 	}
 	woken := make(chan event.GenericEvent, 1)
@@ -263,6 +260,9 @@ func AddControllers(ctx context.Context, mgr ctrl.Manager, o Options, version st
 	rules := &records.Rules{Client: mgr.GetClient(), Live: live, Clock: now}
 	if err := mgr.Add(&record.Collector{Rules: rules, Clock: now}); err != nil {
 		return fmt.Errorf("set up the collection of old rules: %w", err)
+	}
+	if err := records.AddIndex(ctx, mgr.GetFieldIndexer()); err != nil {
+		return fmt.Errorf("index records: %w", err)
 	}
 	grants := &grant.Reconciler{
 		Client: policyClientOf(mgr), Live: live, Clock: now, Workers: o.Workers, Woken: woken, Admission: watch, Counters: counters, Rules: rules,
@@ -281,7 +281,7 @@ func AddControllers(ctx context.Context, mgr ctrl.Manager, o Options, version st
 	if err := grants.SetupWithManager(ctx, mgr); err != nil {
 		return fmt.Errorf("set up the grant controller: %w", err)
 	}
-	if err := addBesideGrants(ctx, mgr, o, watch); err != nil {
+	if err := addBesideGrants(mgr, o, watch); err != nil {
 		return err
 	}
 	if err := o.Notify.addTo(mgr, now, counters); err != nil {
@@ -291,6 +291,15 @@ func AddControllers(ctx context.Context, mgr ctrl.Manager, o Options, version st
 		return err
 	}
 	return addChecks(mgr, watch)
+}
+
+// addMetrics registers what is counted, and what is asked when metrics are.
+func addMetrics(mgr ctrl.Manager, now clock.PassiveClock, version string) (*metrics.Counters, error) {
+	counters, err := metrics.NewCounters(ctrlmetrics.Registry, version)
+	if err != nil {
+		return nil, err
+	}
+	return counters, ctrlmetrics.Registry.Register(&metrics.Grants{Reader: mgr.GetClient(), Clock: now})
 }
 
 // addChecks registers the health checks.
@@ -305,7 +314,7 @@ func addChecks(mgr ctrl.Manager, watch *guard.Guard) error {
 }
 
 // addBesideGrants registers the controllers of the kinds that lie beside grants.
-func addBesideGrants(ctx context.Context, mgr ctrl.Manager, o Options, watch *guard.Guard) error {
+func addBesideGrants(mgr ctrl.Manager, o Options, watch *guard.Guard) error {
 	now, live := clock.RealClock{}, mgr.GetAPIReader()
 	settings := &setting.Reconciler{Client: mgr.GetClient(), Live: live, Clock: now, Admission: watch, Recorder: mgr.GetEventRecorder("support-access")}
 	if err := settings.SetupWithManager(mgr); err != nil {
@@ -330,7 +339,7 @@ func addBesideGrants(ctx context.Context, mgr ctrl.Manager, o Options, watch *gu
 		return nil
 	}
 	banners := &banner.Reconciler{Client: mgr.GetClient()}
-	if err := banners.SetupWithManager(ctx, mgr); err != nil {
+	if err := banners.SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("set up the banner controller: %w", err)
 	}
 	return nil

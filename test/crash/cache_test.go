@@ -22,6 +22,7 @@ import (
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/controllers/grant"
 	"supportaccess.dev/operator/internal/operator"
+	"supportaccess.dev/operator/internal/records"
 	"supportaccess.dev/operator/test/world"
 )
 
@@ -61,6 +62,9 @@ func newCaches(ctx context.Context, controller, everybody *rest.Config, admin cl
 		return nil, err
 	}
 	// The manager is never started, and so no controller is: only what they read is wanted, and how it is indexed.
+	if err := records.AddIndex(ctx, mgr.GetFieldIndexer()); err != nil {
+		return nil, err
+	}
 	if err := (&grant.Reconciler{Client: mgr.GetClient(), Sessions: mgr.GetClient(), Workers: 1}).SetupWithManager(ctx, mgr); err != nil {
 		return nil, err
 	}
