@@ -12,7 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/watch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"supportaccess.dev/operator/api/v1alpha1"
@@ -32,7 +31,7 @@ func (b *bench) switchOffAtOnce(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	gone, err := b.watchBindings(ctx, v1alpha1.LabelManaged)
+	gone, err := b.watchDeletions(ctx, v1alpha1.LabelManaged, ofSettings)
 	if err != nil {
 		return err
 	}
@@ -120,7 +119,7 @@ func (b *bench) switchBareOff(ctx context.Context, n int) (sample, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create bindings: %w", err)
 	}
-	gone, err := b.watchBindings(ctx, bareLabel)
+	gone, err := b.watchDeletions(ctx, bareLabel, ofSettings)
 	if err != nil {
 		return nil, err
 	}
@@ -138,35 +137,5 @@ func (b *bench) switchBareOff(ctx context.Context, n int) (sample, error) {
 	return gone(n*len(roles), started)
 }
 
-// watchBindings begins to watch the bindings of the settings' namespaces that have a label. What it returns says how long
-// after an instant each of n was gone.
-func (b *bench) watchBindings(ctx context.Context, label string) (func(n int, since time.Time) (sample, error), error) {
-	list := &rbacv1.RoleBindingList{}
-	if err := b.admin.List(ctx, list, client.HasLabels{label}); err != nil {
-		return nil, fmt.Errorf("list bindings: %w", err)
-	}
-	events, err := b.admin.Watch(ctx, &rbacv1.RoleBindingList{}, client.HasLabels{label}, &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: list.ResourceVersion}})
-	if err != nil {
-		return nil, fmt.Errorf("watch bindings: %w", err)
-	}
-	return func(n int, since time.Time) (sample, error) {
-		defer events.Stop()
-		timeout := time.After(time.Until(since) + patience)
-		var late sample
-		for len(late) < n {
-			select {
-			case event, open := <-events.ResultChan():
-				if !open {
-					return nil, errors.New("the watch of the bindings ended")
-				}
-				o, ok := event.Object.(*rbacv1.RoleBinding)
-				if ok && event.Type == watch.Deleted && strings.HasPrefix(o.Namespace, settingPrefix) {
-					late = append(late, time.Since(since))
-				}
-			case <-timeout:
-				return nil, fmt.Errorf("only %d of %d bindings were deleted", len(late), n)
-			}
-		}
-		return late, nil
-	}, nil
-}
+// ofSettings tells the bindings of the settings' namespaces.
+func ofSettings(o *rbacv1.RoleBinding) bool { return strings.HasPrefix(o.Namespace, settingPrefix) }

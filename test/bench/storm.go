@@ -95,7 +95,7 @@ func (b *bench) expireOnce(ctx context.Context, prefix string, n int, end time.T
 		}
 		return nil, nil, err
 	}
-	gone, err := b.watchDeletions(ctx, prefix)
+	gone, err := b.watchDeletions(ctx, v1alpha1.LabelGrant, ofGrants(prefix))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -120,7 +120,7 @@ func (b *bench) makeBare(ctx context.Context, round, n int) (func(context.Contex
 		return nil, fmt.Errorf("create bindings: %w", err)
 	}
 	return func(ctx context.Context) (sample, error) {
-		gone, err := b.watchDeletions(ctx, prefix)
+		gone, err := b.watchDeletions(ctx, v1alpha1.LabelGrant, ofGrants(prefix))
 		if err != nil {
 			return nil, err
 		}
@@ -132,16 +132,21 @@ func (b *bench) makeBare(ctx context.Context, round, n int) (func(context.Contex
 	}, nil
 }
 
-// watchDeletions begins to watch the bindings of grants with a prefix. What it returns says how long after an instant each
-// of n was gone.
-func (b *bench) watchDeletions(ctx context.Context, prefix string) (func(n int, since time.Time) (sample, error), error) {
+// ofGrants tells the bindings of grants with a prefix.
+func ofGrants(prefix string) func(*rbacv1.RoleBinding) bool {
+	return func(o *rbacv1.RoleBinding) bool {
+		return o.Namespace == tenant && strings.HasPrefix(o.Labels[v1alpha1.LabelGrant], prefix)
+	}
+}
+
+// watchDeletions begins to watch the bindings that have a label. What it returns says how long after an instant each of n that
+// count was gone.
+func (b *bench) watchDeletions(ctx context.Context, label string, counts func(*rbacv1.RoleBinding) bool) (func(n int, since time.Time) (sample, error), error) {
 	list := &rbacv1.RoleBindingList{}
-	labelled := client.HasLabels{v1alpha1.LabelGrant}
-	if err := b.admin.List(ctx, list, client.InNamespace(tenant), labelled); err != nil {
+	if err := b.admin.List(ctx, list, client.HasLabels{label}); err != nil {
 		return nil, fmt.Errorf("list bindings: %w", err)
 	}
-	events, err := b.admin.Watch(ctx, &rbacv1.RoleBindingList{}, client.InNamespace(tenant), labelled,
-		&client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: list.ResourceVersion}})
+	events, err := b.admin.Watch(ctx, &rbacv1.RoleBindingList{}, client.HasLabels{label}, &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: list.ResourceVersion}})
 	if err != nil {
 		return nil, fmt.Errorf("watch bindings: %w", err)
 	}
@@ -156,7 +161,7 @@ func (b *bench) watchDeletions(ctx context.Context, prefix string) (func(n int, 
 					return nil, errors.New("the watch of the bindings ended")
 				}
 				o, ok := event.Object.(*rbacv1.RoleBinding)
-				if ok && event.Type == watch.Deleted && strings.HasPrefix(o.Labels[v1alpha1.LabelGrant], prefix) {
+				if ok && event.Type == watch.Deleted && counts(o) {
 					late = append(late, time.Since(since))
 				}
 			case <-timeout:
