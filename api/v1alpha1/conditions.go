@@ -1,6 +1,6 @@
 package v1alpha1
 
-// Condition types of a grant, and of a decision.
+// Condition types of a grant, a decision, a setting and a request.
 const (
 	// ConditionReady is True when the cluster is as the grant demands now. Its reason is the grant's state.
 	ConditionReady = "Ready"
@@ -26,6 +26,8 @@ const (
 	ConditionReconciling = "Reconciling"
 	// ConditionApplied is True when a decision has been taken over by the records.
 	ConditionApplied = "Applied"
+	// ConditionGranted is True when a grant answers a request.
+	ConditionGranted = "Granted"
 	// ConditionEnabledByDefault is True while namespaces that come under a policy are switched on.
 	ConditionEnabledByDefault = "EnabledByDefault"
 )
@@ -89,6 +91,14 @@ const (
 	TransitionEnabledByDefault = "EnabledByDefault"
 )
 
+// Types of transitions in the record of a request. How it ended is Granted, Denied, Expired, Refused or Withdrawn.
+const (
+	TransitionRequested     = "Requested"
+	TransitionAnswerRefused = "AnswerRefused"
+	EndGranted              = "Granted"
+	EndWithdrawn            = "Withdrawn"
+)
+
 // Reasons of the conditions that are not states.
 const (
 	ReasonNotRequired   = "NotRequired"
@@ -106,6 +116,7 @@ const (
 	ReasonCouldNotAsk   = "CouldNotAsk"
 	ReasonLatched       = "Latched"
 	ReasonNoSuchGrant   = "NoSuchGrant"
+	ReasonNoSuchRequest = "NoSuchRequest"
 	ReasonNothingToDo   = "NothingToDo"
 	ReasonAlreadyEnded  = "AlreadyEnded"
 	ReasonGateway       = "Gateway"

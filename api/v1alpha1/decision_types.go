@@ -13,6 +13,7 @@ import (
 // +kubebuilder:resource:path=supportaccessdecisions,shortName=sad,categories={support-access}
 // +kubebuilder:printcolumn:name="Action",type=string,JSONPath=`.spec.action`
 // +kubebuilder:printcolumn:name="Grant",type=string,JSONPath=`.spec.target.grant`
+// +kubebuilder:printcolumn:name="Request",type=string,JSONPath=`.spec.target.request`,priority=1
 // +kubebuilder:printcolumn:name="Engineer",type=string,JSONPath=`.spec.target.engineer`
 // +kubebuilder:printcolumn:name="By",type=string,JSONPath=`.spec.decidedBy`
 // +kubebuilder:printcolumn:name="Applied",type=string,JSONPath=`.status.conditions[?(@.type=="Applied")].reason`
@@ -66,13 +67,14 @@ const TargetAll = "All"
 // +kubebuilder:validation:XValidation:rule="self == oldSelf",message="spec: a decision is never edited: make another one"
 // +kubebuilder:validation:XValidation:rule="(self.action == 'Shorten') == has(self.expirationTime)",message="spec.expirationTime: given with action Shorten, and only then"
 // +kubebuilder:validation:XValidation:rule="!has(self.target.engineer) || self.action in ['Revoke', 'HandOver']",message="spec.target.engineer: narrows a Revoke to one person, and says whose credential a HandOver replaces; other actions do not take it"
-// +kubebuilder:validation:XValidation:rule="!(self.action in ['Approve', 'Deny']) || has(self.target.grant) || has(self.target.request)",message="spec.target: Approve and Deny take grant or request"
+// +kubebuilder:validation:XValidation:rule="self.action != 'Approve' || has(self.target.grant)",message="spec.target: Approve takes grant; a request is answered by a grant whose spec.requestRef names it"
+// +kubebuilder:validation:XValidation:rule="self.action != 'Deny' || has(self.target.grant) || has(self.target.request)",message="spec.target: Deny takes grant or request"
 // +kubebuilder:validation:XValidation:rule="self.action != 'Shorten' || has(self.target.grant)",message="spec.target: Shorten takes grant"
 // +kubebuilder:validation:XValidation:rule="self.action != 'HandOver' || (has(self.target.grant) && has(self.target.engineer))",message="spec.target: HandOver takes grant and engineer"
 // +kubebuilder:validation:XValidation:rule="self.action != 'Revoke' || !has(self.target.request)",message="spec.target: Revoke takes grant, namespace or cluster; a request is denied, not revoked"
 type SupportAccessDecisionSpec struct {
 	// action is Approve, Deny, Shorten, Revoke or HandOver. Approve and Deny need the verb approve on the grant, the others
-	// the verb revoke.
+	// the verb revoke; to deny a request takes either of the two, in the whole namespace.
 	//
 	// +required
 	Action DecisionAction `json:"action"`
@@ -144,7 +146,8 @@ type DecisionTarget struct {
 	// +kubebuilder:validation:MaxLength=128
 	UID types.UID `json:"uid,omitempty"`
 
-	// request is the name of a request in the decision's namespace.
+	// request is the name of a request in the decision's namespace: the one of that name that was there when the decision was
+	// made.
 	//
 	// +optional
 	// +kubebuilder:validation:MinLength=1

@@ -45,10 +45,10 @@ type SupportAccessGrant struct {
 // SupportAccessGrantSpec is what is granted. Everything but reason and case.url is fixed once it is applied: one rule
 // at this level, because a rule below an optional field can be evaded by unsetting that field first.
 //
-// +kubebuilder:validation:XValidation:rule="self.engineers == oldSelf.engineers && self.roles == oldSelf.roles && has(self.scope) == has(oldSelf.scope) && (!has(self.scope) || (has(self.scope.namespaces) == has(oldSelf.scope.namespaces) && (!has(self.scope.namespaces) || self.scope.namespaces == oldSelf.scope.namespaces))) && has(self.duration) == has(oldSelf.duration) && (!has(self.duration) || self.duration == oldSelf.duration) && has(self.expirationTime) == has(oldSelf.expirationTime) && (!has(self.expirationTime) || self.expirationTime == oldSelf.expirationTime) && has(self.startTime) == has(oldSelf.startTime) && (!has(self.startTime) || self.startTime == oldSelf.startTime) && has(self.transport) == has(oldSelf.transport) && (!has(self.transport) || self.transport == oldSelf.transport) && has(self.grantedBy) == has(oldSelf.grantedBy) && (!has(self.grantedBy) || self.grantedBy == oldSelf.grantedBy) && has(self.case) == has(oldSelf.case) && (!has(self.case) || self.case.id == oldSelf.case.id) && has(self.settingRef) == has(oldSelf.settingRef) && (!has(self.settingRef) || self.settingRef == oldSelf.settingRef)",message="spec: a grant is never edited (only reason and case.url may be corrected): shorten it or take off an engineer with a SupportAccessDecision, give more with another grant, end it by deleting it"
+// +kubebuilder:validation:XValidation:rule="self.engineers == oldSelf.engineers && self.roles == oldSelf.roles && has(self.scope) == has(oldSelf.scope) && (!has(self.scope) || (has(self.scope.namespaces) == has(oldSelf.scope.namespaces) && (!has(self.scope.namespaces) || self.scope.namespaces == oldSelf.scope.namespaces))) && has(self.duration) == has(oldSelf.duration) && (!has(self.duration) || self.duration == oldSelf.duration) && has(self.expirationTime) == has(oldSelf.expirationTime) && (!has(self.expirationTime) || self.expirationTime == oldSelf.expirationTime) && has(self.startTime) == has(oldSelf.startTime) && (!has(self.startTime) || self.startTime == oldSelf.startTime) && has(self.transport) == has(oldSelf.transport) && (!has(self.transport) || self.transport == oldSelf.transport) && has(self.grantedBy) == has(oldSelf.grantedBy) && (!has(self.grantedBy) || self.grantedBy == oldSelf.grantedBy) && has(self.case) == has(oldSelf.case) && (!has(self.case) || self.case.id == oldSelf.case.id) && has(self.settingRef) == has(oldSelf.settingRef) && (!has(self.settingRef) || self.settingRef == oldSelf.settingRef) && has(self.requestRef) == has(oldSelf.requestRef) && (!has(self.requestRef) || self.requestRef == oldSelf.requestRef)",message="spec: a grant is never edited (only reason and case.url may be corrected): shorten it or take off an engineer with a SupportAccessDecision, give more with another grant, end it by deleting it"
 // +kubebuilder:validation:XValidation:rule="has(self.duration) != has(self.expirationTime)",message="spec: give exactly one of duration and expirationTime"
 // +kubebuilder:validation:XValidation:rule="!has(self.startTime) || !has(self.expirationTime) || self.startTime < self.expirationTime",message="spec.startTime: must be before spec.expirationTime"
-// +kubebuilder:validation:XValidation:rule="!has(self.settingRef) || (has(self.expirationTime) && !has(self.startTime) && !has(self.scope) && !has(self.case))",message="spec.settingRef: the grant of a setting has an expirationTime, and no startTime, scope or case"
+// +kubebuilder:validation:XValidation:rule="!has(self.settingRef) || (has(self.expirationTime) && !has(self.startTime) && !has(self.scope) && !has(self.case) && !has(self.requestRef))",message="spec.settingRef: the grant of a setting has an expirationTime, and no startTime, scope, case or requestRef"
 type SupportAccessGrantSpec struct {
 	// case is the support case because of which access is given. Empty means none; a policy may require one, and elevated
 	// roles always do.
@@ -135,6 +135,13 @@ type SupportAccessGrantSpec struct {
 	//
 	// +optional
 	SettingRef *SettingReference `json:"settingRef,omitempty"`
+
+	// requestRef is the request that this grant answers. What the grant leaves out of case, reason, engineers, scope and the
+	// end comes from the request; roles have a default of their own. It gives at most what was asked for, and opens only if no
+	// other grant answers the request.
+	//
+	// +optional
+	RequestRef *RequestReference `json:"requestRef,omitempty"`
 }
 
 // Engineer is one person of the vendor.

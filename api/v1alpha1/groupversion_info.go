@@ -29,6 +29,7 @@ func addKnownTypes(scheme *runtime.Scheme) error {
 		&SupportAccessPolicy{}, &SupportAccessPolicyList{},
 		&SupportAccessRecord{}, &SupportAccessRecordList{},
 		&SupportAccessSetting{}, &SupportAccessSettingList{},
+		&SupportAccessRequest{}, &SupportAccessRequestList{},
 		&SupportAccessSession{}, &SupportAccessSessionList{},
 	)
 	metav1.AddToGroupVersion(scheme, GroupVersion)

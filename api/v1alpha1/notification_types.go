@@ -25,7 +25,7 @@ const (
 
 // NotificationEvent is something of which people are told.
 //
-// +kubebuilder:validation:Enum=Granted;ApprovalNeeded;Approved;Opened;OpenedElevated;OpenedDirect;FirstUsed;ExpiringSoon;Shortened;Revoked;Expired;Denied;SwitchedOn;SwitchedOff;SwitchedOffByItself
+// +kubebuilder:validation:Enum=Granted;ApprovalNeeded;Approved;Opened;OpenedElevated;OpenedDirect;FirstUsed;ExpiringSoon;Shortened;Revoked;Expired;Denied;SwitchedOn;SwitchedOff;SwitchedOffByItself;Requested;RequestDenied;RequestExpired
 type NotificationEvent string
 
 const (
@@ -59,6 +59,12 @@ const (
 	EventSwitchedOff NotificationEvent = "SwitchedOff"
 	// EventSwitchedOffByItself is that the time was over for which it was switched on.
 	EventSwitchedOffByItself NotificationEvent = "SwitchedOffByItself"
+	// EventRequested is that somebody asks for access.
+	EventRequested NotificationEvent = "Requested"
+	// EventRequestDenied is that a person said no to a request.
+	EventRequestDenied NotificationEvent = "RequestDenied"
+	// EventRequestExpired is that nobody answered a request in time.
+	EventRequestExpired NotificationEvent = "RequestExpired"
 )
 
 // Notifications is who is told what happens to grants, and how.

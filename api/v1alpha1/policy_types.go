@@ -189,6 +189,22 @@ type SupportAccessPolicySpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('[1-9]')",message="must be longer than zero"
 	ApprovalTimeout Duration `json:"approvalTimeout,omitempty"`
 
+	// requestTimeout is for how long, from its making, a request waits for an answer. Then it is Expired. The default is 72h.
+	//
+	// +optional
+	// +kubebuilder:default:="72h"
+	// +kubebuilder:validation:XValidation:rule="self.matches('[1-9]')",message="must be longer than zero"
+	RequestTimeout Duration `json:"requestTimeout,omitempty"`
+
+	// maxOpenRequests is how many requests of one requester may be open in a namespace at once. One more is Refused. The
+	// default is 5; 0 means that nobody may ask.
+	//
+	// +optional
+	// +kubebuilder:default:=5
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=100
+	MaxOpenRequests *int32 `json:"maxOpenRequests,omitempty"`
+
 	// serviceAccountApprovers are the ServiceAccounts whose approvals count, as user names such as
 	// system:serviceaccount:NAMESPACE:NAME. Empty means that only people approve.
 	//

@@ -7,7 +7,8 @@ import (
 
 // SupportAccessRecord is the durable account of one grant: it is there before access is given, it outlives the grant,
 // and it makes the grant's name single-use. That of a namespace's setting, named setting.supportaccess.dev, says who
-// switched it and when. Only the operator writes records.
+// switched it and when; that of a request, named NAME.request.supportaccess.dev, who asked and what became of it. Only the
+// operator writes records.
 //
 // It has no status subresource: what limits a grant and what happened to it are stored in one write.
 //
@@ -21,6 +22,7 @@ import (
 // +kubebuilder:printcolumn:name="By",type=string,JSONPath=`.status.endedBy`
 // +kubebuilder:printcolumn:name="Case",type=string,JSONPath=`.spec.case.id`,priority=1
 // +kubebuilder:printcolumn:name="Roles",type=string,JSONPath=`.spec.roles`,priority=1
+// +kubebuilder:printcolumn:name="Requested-By",type=string,JSONPath=`.spec.request.requestedBy`,priority=1
 // +kubebuilder:selectablefield:JSONPath=`.spec.case.id`
 // +kubebuilder:selectablefield:JSONPath=`.spec.grant.name`
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || has(self.status)",message="status: a record is not forgotten"
@@ -28,7 +30,7 @@ type SupportAccessRecord struct {
 	metav1.TypeMeta `json:",inline"`
 
 	// metadata is the object's metadata. The name is the grant's in the grant's own namespace, and NAMESPACE.GRANT elsewhere;
-	// that of a setting's record is setting.supportaccess.dev.
+	// that of a setting's record is setting.supportaccess.dev, that of a request's REQUEST.request.supportaccess.dev.
 	//
 	// +optional
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -44,20 +46,27 @@ type SupportAccessRecord struct {
 	Status SupportAccessRecordStatus `json:"status,omitempty"`
 }
 
-// SupportAccessRecordSpec is the grant as the operator first saw it, or says of which setting the record is.
+// SupportAccessRecordSpec is the grant, or the request, as the operator first saw it, or says of which setting the record is.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.grant) == has(oldSelf.grant) && (!has(self.grant) || self.grant == oldSelf.grant)",message="spec.grant: a record belongs to one grant for ever"
-// +kubebuilder:validation:XValidation:rule="has(self.grant) != has(self.setting)",message="spec: give exactly one of grant and setting"
+// +kubebuilder:validation:XValidation:rule="[has(self.grant), has(self.setting), has(self.request)].filter(x, x).size() == 1",message="spec: give exactly one of grant, setting and request"
+// +kubebuilder:validation:XValidation:rule="has(self.request) == has(oldSelf.request) && (!has(self.request) || self.request == oldSelf.request)",message="spec.request: a record belongs to one request for ever"
 type SupportAccessRecordSpec struct {
-	// grant is the grant that this record is about. Empty means that it is about a setting.
+	// grant is the grant that this record is about. Empty means that it is about a setting or a request.
 	//
 	// +optional
 	Grant RecordedGrant `json:"grant,omitzero"`
 
-	// setting is the setting that this record is about, whichever object it was at a time. Empty means that it is about a grant.
+	// setting is the setting that this record is about, whichever object it was at a time. Empty means that it is about a grant
+	// or a request.
 	//
 	// +optional
 	Setting *RecordedSetting `json:"setting,omitempty"`
+
+	// request is the request that this record is about. Empty means that it is about a grant or a setting.
+	//
+	// +optional
+	Request *RecordedRequest `json:"request,omitempty"`
 
 	// grantedBy is the user who made the grant.
 	//
@@ -119,6 +128,56 @@ type SupportAccessRecordSpec struct {
 	//
 	// +optional
 	SettingRef *SettingReference `json:"settingRef,omitempty"`
+
+	// requestRef is the request that the grant answers. Empty means none.
+	//
+	// +optional
+	RequestRef *RequestReference `json:"requestRef,omitempty"`
+}
+
+// RecordedRequest identifies one request for ever.
+type RecordedRequest struct {
+	// namespace is the request's namespace.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace"`
+
+	// name is the request's name.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name"`
+
+	// uid is the request's UID. A request of this name with another UID is not this request, and is Refused.
+	//
+	// +required
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	UID types.UID `json:"uid"`
+
+	// requestedBy is the user who made the request.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	RequestedBy string `json:"requestedBy"`
+
+	// duration is for how long access was asked for.
+	//
+	// +optional
+	Duration Duration `json:"duration,omitempty"`
+
+	// creationTime is the API server's instant at which the request was made.
+	//
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^2[0-9]{3}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
+	// +kubebuilder:validation:XValidation:rule="self >= timestamp('2000-01-01T00:00:00Z') && self < timestamp('3000-01-01T00:00:00Z')",message="must be an instant such as 2026-12-01T18:00:00Z"
+	CreationTime *metav1.Time `json:"creationTime,omitempty"`
 }
 
 // RecordedSetting names the setting of one namespace.
@@ -374,6 +433,11 @@ type SupportAccessRecordStatus struct {
 	//
 	// +optional
 	EnabledByDefault *RecordedDefault `json:"enabledByDefault,omitempty"`
+
+	// answer is, in the record of a request, the grant that answers it. Empty means that none does.
+	//
+	// +optional
+	Answer *AnsweringGrant `json:"answer,omitempty"`
 
 	// disconnectedTime is when, after the end, every replica of the gateway had said that nobody is connected any more.
 	//

@@ -44,6 +44,9 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 // decisionsOfRecord maps a record to the decisions that concern its grant and are not yet applied.
 func (r *Reconciler) decisionsOfRecord(ctx context.Context, o client.Object) []reconcile.Request {
 	record := o.(*v1alpha1.SupportAccessRecord)
+	if of := record.Spec.Request; of != nil {
+		return r.denialsOf(ctx, *of)
+	}
 	if !records.IsOfGrant(record) {
 		return nil
 	}
@@ -81,11 +84,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if !controllerutil.ContainsFinalizer(d, v1alpha1.FinalizerDecision) {
 		return reconcile.Result{}, nil
 	}
-	targets, err := r.targets(ctx, d)
+	verdict, err := r.judge(ctx, d)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	verdict := judge(d, targets, r.Clock.Now())
 	err = r.save(ctx, d, verdict)
 	if err == nil && !verdict.settled {
 		return reconcile.Result{RequeueAfter: verdict.again}, nil
@@ -97,6 +99,18 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{RequeueAfter: overtakenAgain}, nil
 	}
 	return reconcile.Result{}, err
+}
+
+// judge looks at what a decision concerns, as the API server has it now.
+func (r *Reconciler) judge(ctx context.Context, d *v1alpha1.SupportAccessDecision) (verdict, error) {
+	if d.Spec.Target.Request != "" {
+		return r.judgeDenial(ctx, d)
+	}
+	targets, err := r.targets(ctx, d)
+	if err != nil {
+		return verdict{}, err
+	}
+	return judge(d, targets, r.Clock.Now()), nil
 }
 
 // overtakenAgain is how soon a decision is looked at again of which the cache had not yet heard the latest.

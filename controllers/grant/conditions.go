@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -14,6 +13,7 @@ import (
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/internal/access"
 	"supportaccess.dev/operator/internal/lifecycle"
+	"supportaccess.dev/operator/internal/records"
 )
 
 // save writes the status if it changed, and reports whether the state did. A grant that is about to vanish is not
@@ -85,7 +85,7 @@ func notifiedReason(grant *v1alpha1.SupportAccessGrant) string {
 func statusOf(s *sight, verdict lifecycle.Verdict, done outcome) v1alpha1.SupportAccessGrantStatus {
 	status := *s.grant.Status.DeepCopy()
 	status.ObservedGeneration = s.grant.Generation
-	status.EngineerNames = namesInLine(s.grant.Spec.Engineers)
+	status.EngineerNames = records.NamesInLine(s.grant.Spec.Engineers)
 	if s.record != nil && !verdict.NameUsed {
 		status.Transport = s.record.Spec.Transport
 		status.StartTime, status.ExpirationTime = s.record.Status.StartTime, sooner(status.ExpirationTime, s.record.Status.ExpirationTime)
@@ -114,22 +114,6 @@ func statusOf(s *sight, verdict lifecycle.Verdict, done outcome) v1alpha1.Suppor
 		}
 	}
 	return status
-}
-
-// maxNamesInLine is how many engineers a line names.
-const maxNamesInLine = 3
-
-// namesInLine returns people in one line as kubectl shows lists, the first few by name and the others as a number.
-func namesInLine(engineers []v1alpha1.Engineer) string {
-	var names []string
-	for _, e := range engineers[:min(len(engineers), maxNamesInLine)] {
-		names = append(names, e.Name)
-	}
-	line := strings.Join(names, ",")
-	if more := len(engineers) - len(names); more > 0 {
-		line += fmt.Sprintf(" + %d more...", more)
-	}
-	return line
 }
 
 // sooner returns the earlier of two ends: the cache may not yet have heard that the record's was moved.

@@ -114,6 +114,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 		Watches(&v1alpha1.SupportAccessRecord{}, prioritized(r.grantsOfRecord)).
 		Watches(&v1alpha1.SupportAccessDecision{}, prioritized(r.grantsOfDecision)).
 		Watches(&v1alpha1.SupportAccessSetting{}, prioritized(r.grantsOfSetting)).
+		Watches(&v1alpha1.SupportAccessRequest{}, prioritized(r.grantsOfRequest)).
 		WatchesRawSource(policies.Unawaited{Source: source.Kind(mgr.GetCache(), client.Object(&v1alpha1.SupportAccessPolicy{}), prioritized(r.allGrants))}).
 		Watches(&rbacv1.RoleBinding{}, prioritized(grantsOfChild)).
 		Watches(&rbacv1.ClusterRoleBinding{}, prioritized(grantsOfChild)).
@@ -157,7 +158,8 @@ func index(ctx context.Context, indexer client.FieldIndexer) error {
 	return nil
 }
 
-// openOnly returns values for a record whose grant has not ended, and none for the many that have and for those of settings.
+// openOnly returns values for a record whose grant has not ended, and none for the many that have and for those of settings and
+// requests.
 func openOnly(o client.Object, values []string) []string {
 	if record := o.(*v1alpha1.SupportAccessRecord); record.Status.EndTime != nil || !records.IsOfGrant(record) {
 		return nil

@@ -34,6 +34,10 @@ func judge(s *sight) {
 			s.world.Refusals = append(s.world.Refusals, fmt.Sprintf("spec.engineers[%d].publicKey: %v", i, err))
 		}
 	}
+	if s.answer.Refusal != "" {
+		s.world.Refusals = append(s.world.Refusals, s.answer.Refusal)
+	}
+	s.world.Unanswered = s.answer.Pending
 	slices.Sort(s.world.Refusals)
 	s.judgePresence()
 }

@@ -50,6 +50,9 @@ type sight struct {
 	roles    map[string]*rbacv1.ClusterRole
 	cluster  access.Cluster
 
+	// answer is how the grant stands to the request that it names.
+	answer lifecycle.Answer
+
 	// bindings, readers of credentials, credentials and accounts are what the cache has of this grant's.
 	bindings    []client.Object
 	readers     map[string]bool
@@ -148,6 +151,9 @@ func (r *Reconciler) weigh(ctx context.Context, reader client.Reader, s *sight) 
 		return err
 	}
 	if err := r.seeSetting(ctx, reader, s); err != nil {
+		return err
+	}
+	if err := r.seeRequest(ctx, reader, s); err != nil {
 		return err
 	}
 	if err := r.seeOffered(ctx, s); err != nil {

@@ -53,7 +53,7 @@ func newRecord(s *sight, verdict lifecycle.Verdict) *v1alpha1.SupportAccessRecor
 				SpecDigest: lifecycle.SpecDigest(spec), CreationTime: &created,
 			},
 			GrantedBy: spec.GrantedBy, ClaimedAuthor: clip(s.grant.Annotations[v1alpha1.AnnotationAuthor]), Case: spec.Case, Reason: spec.Reason, Roles: spec.Roles, Scope: spec.Scope,
-			Transport: s.transport(), Policy: s.policies[s.key.Namespace].Name, SettingRef: spec.SettingRef,
+			Transport: s.transport(), Policy: s.policies[s.key.Namespace].Name, SettingRef: spec.SettingRef, RequestRef: spec.RequestRef,
 		},
 	}
 	for _, e := range spec.Engineers {

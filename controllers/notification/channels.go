@@ -20,6 +20,7 @@ import (
 	"supportaccess.dev/operator/internal/notify"
 	"supportaccess.dev/operator/internal/partial"
 	"supportaccess.dev/operator/internal/policies"
+	"supportaccess.dev/operator/internal/records"
 )
 
 const (
@@ -39,13 +40,13 @@ type channel struct {
 	recipients []string
 }
 
-// channelsOf returns the channels of every policy under which a grant's places are. Who is an admin in several of them is
+// channelsOf returns the channels of every policy under which the places of a grant, or of a request, are. Who is an admin in several of them is
 // written to once.
 func (r *Reconciler) channelsOf(ctx context.Context, record *v1alpha1.SupportAccessRecord) ([]channel, error) {
-	grant := record.Spec.Grant
+	home := records.Home(record).Namespace
 	added := map[string][]string{}
 	var found []*v1alpha1.SupportAccessPolicy
-	for _, place := range append([]string{grant.Namespace}, lifecycle.ScopeOf(record.Spec.Scope, grant.Namespace)...) {
+	for _, place := range append([]string{home}, lifecycle.ScopeOf(record.Spec.Scope, home)...) {
 		if place == "" {
 			continue
 		}

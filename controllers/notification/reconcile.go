@@ -61,8 +61,8 @@ func again(next, now time.Time) reconcile.Result {
 	return reconcile.Result{RequeueAfter: max(next.Sub(now), 10*time.Millisecond)}
 }
 
-// speaks reports whether it is from this record that people are told: the grant's own, or, where that went with its
-// namespace, what was buried of it. All others are copies; and that a setting was switched its grant tells.
+// speaks reports whether it is from this record that people are told: the grant's own, or the request's, or, where a grant's
+// went with its namespace, what was buried of it. All others are copies; and that a setting was switched its grant tells.
 func (r *Reconciler) speaks(ctx context.Context, record *v1alpha1.SupportAccessRecord) (bool, error) {
 	if records.IsOwn(record) {
 		return record.Spec.Setting == nil, nil

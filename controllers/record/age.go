@@ -42,16 +42,20 @@ func (r *Reconciler) age(ctx context.Context, record *v1alpha1.SupportAccessReco
 	return reconcile.Result{RequeueAfter: ended.Add(r.Retention).Sub(now)}, nil
 }
 
-// drop deletes a record that has been kept long enough, unless a grant of its name exists: without the record that
-// grant would look new.
+// drop deletes a record that has been kept long enough, unless a grant, or a request, of its name exists: without the record
+// that would look new.
 func (r *Reconciler) drop(ctx context.Context, record *v1alpha1.SupportAccessRecord) (reconcile.Result, error) {
-	grant := record.Spec.Grant
-	err := r.Live.Get(ctx, types.NamespacedName{Namespace: grant.Namespace, Name: grant.Name}, &v1alpha1.SupportAccessGrant{})
+	grant, about := record.Spec.Grant, client.Object(&v1alpha1.SupportAccessGrant{})
+	key := types.NamespacedName{Namespace: grant.Namespace, Name: grant.Name}
+	if of := record.Spec.Request; of != nil {
+		key, about = types.NamespacedName{Namespace: of.Namespace, Name: of.Name}, &v1alpha1.SupportAccessRequest{}
+	}
+	err := r.Live.Get(ctx, key, about)
 	if err == nil {
 		return reconcile.Result{RequeueAfter: lookAgain}, nil
 	}
 	if !apierrors.IsNotFound(err) {
-		return reconcile.Result{}, fmt.Errorf("get grant %s/%s: %w", grant.Namespace, grant.Name, err)
+		return reconcile.Result{}, fmt.Errorf("get what record %s is about: %w", key, err)
 	}
 	if err := r.Client.Delete(ctx, record, client.Preconditions{UID: &record.UID}); client.IgnoreNotFound(err) != nil {
 		return reconcile.Result{}, fmt.Errorf("drop record %s/%s: %w", record.Namespace, record.Name, err)

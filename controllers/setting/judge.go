@@ -3,7 +3,6 @@ package setting
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
@@ -198,22 +197,6 @@ func earlier(a, b time.Time) time.Time {
 		return b
 	}
 	return a
-}
-
-// maxNamesInLine is how many engineers a line names.
-const maxNamesInLine = 3
-
-// namesInLine returns people in one line, the first few by name and the others as a number.
-func namesInLine(engineers []v1alpha1.Engineer) string {
-	var names []string
-	for _, e := range engineers[:min(len(engineers), maxNamesInLine)] {
-		names = append(names, e.Name)
-	}
-	line := strings.Join(names, ",")
-	if more := len(engineers) - len(names); more > 0 {
-		line += fmt.Sprintf(" + %d more...", more)
-	}
-	return line
 }
 
 func clip(message string) string { return records.Clip(message, records.MaxMessage) }

@@ -3,7 +3,6 @@ package setting
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -18,9 +17,6 @@ import (
 	"supportaccess.dev/operator/internal/lifecycle"
 	"supportaccess.dev/operator/internal/records"
 )
-
-// maxTransitions is how many transitions a record keeps. Of more the first and the latest are kept.
-const maxTransitions = 128
 
 // standing is how a namespace's setting is: the object, nil where there is none, and whether its stamp is proven.
 type standing struct {
@@ -110,15 +106,10 @@ func switchOf(s *v1alpha1.SupportAccessSetting, now time.Time) *v1alpha1.Recorde
 	return seen
 }
 
-// add appends a transition; past the limit the oldest but the first is counted and left out.
+// add appends a transition.
 func add(record *v1alpha1.SupportAccessRecord, now time.Time, t v1alpha1.Transition) {
-	status := &record.Status
-	if len(status.Transitions) >= maxTransitions {
-		status.Transitions = slices.Delete(slices.Clone(status.Transitions), 1, 2)
-		status.DroppedTransitions++
-	}
-	t.Time, t.Message = metav1.NewMicroTime(now), clip(t.Message)
-	status.Transitions = append(status.Transitions, t)
+	t.Time = metav1.NewMicroTime(now)
+	records.Add(record, t)
 }
 
 // keep writes what is to be on record of a namespace's setting, before anything is made because of it. In a namespace that

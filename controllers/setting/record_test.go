@@ -9,6 +9,7 @@ import (
 
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/internal/lifecycle"
+	"supportaccess.dev/operator/internal/records"
 	"supportaccess.dev/operator/test/gen"
 )
 
@@ -75,7 +76,7 @@ func TestTheRecordOfASettingSaysWhoSwitchedItAndWhen(t *testing.T) {
 
 func TestARecordOfASettingKeepsTheFirstAndTheLatest(t *testing.T) {
 	record := newRecord(gen.Namespace)
-	const many = maxTransitions + 10
+	const many = records.MaxTransitions + 10
 	for i := range int64(many) {
 		mods := []func(*v1alpha1.SupportAccessSetting){gen.WithSettingGeneration(i + 1)}
 		if i == 0 {
@@ -87,7 +88,7 @@ func TestARecordOfASettingKeepsTheFirstAndTheLatest(t *testing.T) {
 		note(record, standing{setting: gen.Setting(gen.Namespace, mods...), proven: true}, gen.Epoch.Add(time.Duration(i)))
 	}
 	kept := record.Status.Transitions
-	if len(kept) != maxTransitions || record.Status.DroppedTransitions != 10 || kept[0].By != "first" || kept[maxTransitions-1].By != "last" {
+	if len(kept) != records.MaxTransitions || record.Status.DroppedTransitions != 10 || kept[0].By != "first" || kept[records.MaxTransitions-1].By != "last" {
 		t.Errorf("%d are kept, %d are counted; the first is by %s, the last by %s", len(kept), record.Status.DroppedTransitions, kept[0].By, kept[len(kept)-1].By)
 	}
 }

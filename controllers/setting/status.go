@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"supportaccess.dev/operator/api/v1alpha1"
+	"supportaccess.dev/operator/internal/records"
 )
 
 // save writes the status if it changed, of the setting as it was read, and announces a new state once it is stored.
@@ -41,7 +42,7 @@ func statusOf(s sight, p plan) v1alpha1.SupportAccessSettingStatus {
 	status.ObservedGeneration, status.ProvenGeneration, status.GuardedSince = proof.Seen, proof.Proven, proof.GuardedSince
 	status.EngineerNames = ""
 	if p.active != nil {
-		status.EngineerNames = namesInLine(p.active.Spec.Engineers)
+		status.EngineerNames = records.NamesInLine(p.active.Spec.Engineers)
 	}
 	if latest := s.latest(); latest != "" {
 		status.Grant = latest

@@ -63,6 +63,7 @@ type policyKnown struct {
 const (
 	grantsResource    = "supportaccessgrants"
 	settingsResource  = "supportaccesssettings"
+	requestsResource  = "supportaccessrequests"
 	decisionsResource = "supportaccessdecisions"
 	policiesResource  = "supportaccesspolicies"
 )
@@ -153,7 +154,12 @@ type step struct {
 // missing returns the transitions that the log does not have, oldest first.
 func (h *History) missing(ctx context.Context, record *v1alpha1.SupportAccessRecord) ([]v1alpha1.Transition, error) {
 	have := map[step]int{}
-	err := h.each(ctx, entriesOf(record), func(e *audit.Entry) { have[step{e.Happened.What, e.Happened.Time.UnixMicro()}]++ })
+	err := h.each(ctx, entriesOf(record), func(e *audit.Entry) {
+		// A namespace has many requests, and each its own record.
+		if of := record.Spec.Request; of == nil || e.ObjectRef.UID == of.UID {
+			have[step{e.Happened.What, e.Happened.Time.UnixMicro()}]++
+		}
+	})
 	if err != nil {
 		return nil, fmt.Errorf("find what is known of record %s/%s: %w", record.Namespace, record.Name, err)
 	}
@@ -175,6 +181,9 @@ func (h *History) missing(ctx context.Context, record *v1alpha1.SupportAccessRec
 func entriesOf(record *v1alpha1.SupportAccessRecord) audit.Query {
 	if setting := record.Spec.Setting; setting != nil {
 		return audit.Query{Type: audit.TypeLifecycle, Resource: settingsResource + "." + v1alpha1.GroupVersion.Group, Namespace: setting.Namespace}
+	}
+	if of := record.Spec.Request; of != nil {
+		return audit.Query{Type: audit.TypeLifecycle, Resource: requestsResource + "." + v1alpha1.GroupVersion.Group, Namespace: of.Namespace}
 	}
 	grant := record.Spec.Grant
 	return audit.Query{
@@ -213,6 +222,9 @@ func transitionEntry(record *v1alpha1.SupportAccessRecord, t *v1alpha1.Transitio
 		return audit.Lifecycle(audit.Happening{What: t.Type, By: t.By, Time: t.Time, Message: t.Message},
 			reference(settingsResource, setting.Namespace, v1alpha1.SettingName, ""), nil, now)
 	}
+	if record.Spec.Request != nil {
+		return requestEntry(record, t, now)
+	}
 	grant := record.Spec.Grant
 	e := audit.Lifecycle(
 		audit.Happening{What: t.Type, By: t.By, Time: t.Time, Message: messageOf(record, t)},
@@ -225,6 +237,20 @@ func transitionEntry(record *v1alpha1.SupportAccessRecord, t *v1alpha1.Transitio
 		if t.By == engineer {
 			e.Engineer = engineer
 		}
+	}
+	return e
+}
+
+// requestEntry is the entry of one transition of a request's record. Of the beginning it says what was asked for.
+func requestEntry(record *v1alpha1.SupportAccessRecord, t *v1alpha1.Transition, now metav1.MicroTime) *audit.Entry {
+	of, message := record.Spec.Request, t.Message
+	if t.Type == v1alpha1.TransitionRequested {
+		message = fmt.Sprintf("%s are to do what %s allow, for %s: %s", strings.Join(record.Spec.Engineers, ", "), strings.Join(record.Spec.Roles, ", "), of.Duration, t.Message)
+	}
+	e := audit.Lifecycle(audit.Happening{What: t.Type, By: t.By, Time: t.Time, Message: message},
+		reference(requestsResource, of.Namespace, of.Name, of.UID), nil, now)
+	if record.Spec.Case != nil {
+		e.Case = record.Spec.Case.ID
 	}
 	return e
 }

@@ -99,6 +99,8 @@ func WhyNot(g *v1alpha1.SupportAccessGrant, record *v1alpha1.SupportAccessRecord
 		return who + " is an identity of support access"
 	case who == grantedBy(f):
 		return who + " made the grant"
+	case isRequester(who, requestOf(f)):
+		return who + " made the request that it answers"
 	case slices.ContainsFunc(everyEngineer(f), func(name string) bool { return isName(who, name) }):
 		return who + " is one of its engineers"
 	case slices.ContainsFunc(claimedAuthors(f), func(name string) bool { return isName(who, name) }):

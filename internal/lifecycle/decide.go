@@ -74,7 +74,7 @@ func standing(f Facts) Verdict {
 // settleWhenReady settles when access starts and ends, as far as that is not on record, once the grant is ready to open: a
 // duration does not run while people are asked.
 func settleWhenReady(f Facts, v *Verdict) {
-	if f.Grant == nil || f.World.AdmissionPending != "" || !v.Start.IsZero() && !v.Expiration.IsZero() {
+	if f.Grant == nil || f.World.AdmissionPending != "" || f.World.Unanswered != "" || !v.Start.IsZero() && !v.Expiration.IsZero() {
 		return
 	}
 	meant := Settle(f.Grant.Spec, f.Now)
@@ -248,6 +248,8 @@ func open(f Facts, v Verdict) Verdict {
 	case f.Record != nil && provisioned(f):
 		v.State, v.Wants, v.Until = v1alpha1.StateActive, WantsOpen, v.Expiration
 		v.Message = "access is open until " + v.Expiration.UTC().Format(time.RFC3339)
+	case f.World.AdmissionPending == "" && f.World.Unanswered != "":
+		v.State, v.Until, v.Message = v1alpha1.StateOpening, v.Expiration, f.World.Unanswered
 	case f.World.AdmissionPending == "" && awaits(f):
 		v.State, v.Until = v1alpha1.StateAwaitingApproval, sooner(deadline(f), v.Expiration)
 		v.Message = Awaited(f.World.Approvals, v.Approvals)

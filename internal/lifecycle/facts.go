@@ -46,6 +46,8 @@ type World struct {
 	GoneNamespaces []string
 	// Approvals is what the policies ask before the grant may open.
 	Approvals ApprovalRule
+	// Unanswered says why the grant may not open yet because of the request that it names, empty if it may: AnswerTo says so.
+	Unanswered string
 	// Switched is how the setting ends the grant that was made because of it, nil if it does not: EndBySetting says so.
 	Switched *End
 }

@@ -26,8 +26,9 @@ func (n Notice) slackBody() ([]byte, error) {
 
 // Cloud events of this project.
 const (
-	eventType   = "dev.supportaccess."
-	eventSource = "/supportaccess.dev/grants/"
+	eventType     = "dev.supportaccess."
+	eventSource   = "/supportaccess.dev/grants/"
+	requestSource = "/supportaccess.dev/requests/"
 )
 
 // cloudEvent is a CloudEvent 1.0 in the structured mode.
@@ -44,12 +45,36 @@ type cloudEvent struct {
 
 // eventData is what happened, in fields.
 type eventData struct {
-	Event      string    `json:"event"`
-	By         string    `json:"by"`
-	Message    string    `json:"message,omitempty"`
-	Text       string    `json:"text"`
-	Grant      grantData `json:"grant"`
-	Revocation string    `json:"revokeCommand,omitempty"`
+	Event   string `json:"event"`
+	By      string `json:"by"`
+	Message string `json:"message,omitempty"`
+	Text    string `json:"text"`
+	// Either is given.
+	Grant   *grantData   `json:"grant,omitempty"`
+	Request *requestData `json:"request,omitempty"`
+	// What there is to do, where there is.
+	Revocation string `json:"revokeCommand,omitempty"`
+	Answer     string `json:"grantCommand,omitempty"`
+	Denial     string `json:"denyCommand,omitempty"`
+}
+
+type requestData struct {
+	Namespace   string   `json:"namespace"`
+	Name        string   `json:"name"`
+	UID         string   `json:"uid"`
+	RequestedBy string   `json:"requestedBy"`
+	Reason      string   `json:"reason"`
+	CaseID      string   `json:"caseID,omitempty"`
+	CaseURL     string   `json:"caseURL,omitempty"`
+	Engineers   []string `json:"engineers"`
+	Roles       []string `json:"roles"`
+	// Namespaces is empty where the whole cluster is asked for.
+	Namespaces     []string `json:"namespaces,omitempty"`
+	Cluster        bool     `json:"cluster,omitempty"`
+	Elevated       bool     `json:"elevated,omitempty"`
+	Duration       string   `json:"duration"`
+	ExpirationTime string   `json:"expirationTime,omitempty"`
+	Closed         bool     `json:"closed"`
 }
 
 type grantData struct {
@@ -74,24 +99,47 @@ type grantData struct {
 
 // eventBody renders a notice as a CloudEvent.
 func (n Notice) eventBody() ([]byte, error) {
-	g := n.Grant
-	data := grantData{
-		Namespace: clean(g.Namespace), Name: clean(g.Name), UID: clean(g.UID), GrantedBy: clean(g.GrantedBy), Reason: clean(g.Reason),
-		CaseID: clean(g.CaseID), CaseURL: clean(g.CaseURL), Engineers: cleanList(g.Engineers), Roles: cleanList(g.Roles),
-		Namespaces: cleanList(g.Places), Cluster: len(g.Places) == 0, Transport: clean(g.Transport), Elevated: g.Elevated,
-		Setting: g.Setting, Ended: g.Over,
+	g, source := n.Grant, eventSource
+	data := eventData{
+		Event: string(n.Event), By: clean(n.By), Message: clean(n.Message), Text: n.headline(),
+		Revocation: g.Revoke(), Answer: g.Answer(), Denial: g.Deny(),
 	}
-	if !g.Until.IsZero() {
-		data.ExpirationTime = g.Until.UTC().Format(time.RFC3339)
+	if g.Request {
+		data.Request, source = g.requestData(), requestSource
+	} else {
+		data.Grant = g.grantData()
 	}
 	return encode(cloudEvent{
 		SpecVersion: "1.0", ID: n.ID, Type: eventType + strings.ToLower(string(n.Event)),
-		Source: eventSource + clean(g.Namespace), Subject: clean(g.Name),
-		Time: n.Time.UTC().Format(time.RFC3339Nano), DataContentType: "application/json",
-		Data: eventData{
-			Event: string(n.Event), By: clean(n.By), Message: clean(n.Message), Text: n.headline(), Grant: data, Revocation: g.Revoke(),
-		},
+		Source: source + clean(g.Namespace), Subject: clean(g.Name),
+		Time: n.Time.UTC().Format(time.RFC3339Nano), DataContentType: "application/json", Data: data,
 	})
+}
+
+func (g Grant) grantData() *grantData {
+	return &grantData{
+		Namespace: clean(g.Namespace), Name: clean(g.Name), UID: clean(g.UID), GrantedBy: clean(g.GrantedBy), Reason: clean(g.Reason),
+		CaseID: clean(g.CaseID), CaseURL: clean(g.CaseURL), Engineers: cleanList(g.Engineers), Roles: cleanList(g.Roles),
+		Namespaces: cleanList(g.Places), Cluster: len(g.Places) == 0, Transport: clean(g.Transport), Elevated: g.Elevated,
+		Setting: g.Setting, Ended: g.Over, ExpirationTime: g.until(),
+	}
+}
+
+func (g Grant) requestData() *requestData {
+	return &requestData{
+		Namespace: clean(g.Namespace), Name: clean(g.Name), UID: clean(g.UID), RequestedBy: clean(g.RequestedBy), Reason: clean(g.Reason),
+		CaseID: clean(g.CaseID), CaseURL: clean(g.CaseURL), Engineers: cleanList(g.Engineers), Roles: cleanList(g.Roles),
+		Namespaces: cleanList(g.Places), Cluster: len(g.Places) == 0, Elevated: g.Elevated, Duration: clean(g.Duration),
+		ExpirationTime: g.until(), Closed: g.Over,
+	}
+}
+
+// until is when a grant ends, or when a request expires, empty if that is not settled.
+func (g Grant) until() string {
+	if g.Until.IsZero() {
+		return ""
+	}
+	return g.Until.UTC().Format(time.RFC3339)
 }
 
 // cleanList cleans what the API bounds to 64 entries anyway.

@@ -1,4 +1,4 @@
-// Package notify knows what is told of a grant, to whom and how: it makes notices of what a record says, renders them, and
+// Package notify knows what is told of a grant, or of a request, to whom and how: it makes notices of what a record says, renders them, and
 // hands them to a channel. It must not know a cluster, nor decide about access; a notice never holds a credential.
 package notify
 
@@ -42,6 +42,9 @@ type Grant struct {
 	Elevated  bool
 	// Setting says that it is the grant of a namespace's setting.
 	Setting bool
+	// Request says that it is no grant but a request for one. RequestedBy asks, and for Duration.
+	Request               bool
+	RequestedBy, Duration string
 	// Until is when it ends by itself, zero if that is not settled.
 	Until time.Time
 	// Over says that there is nothing to revoke any more.
@@ -64,7 +67,7 @@ type Telling struct {
 var defaultEvents = []v1alpha1.NotificationEvent{
 	v1alpha1.EventGranted, v1alpha1.EventApprovalNeeded, v1alpha1.EventApproved, v1alpha1.EventOpenedElevated, v1alpha1.EventOpenedDirect, v1alpha1.EventFirstUsed,
 	v1alpha1.EventExpiringSoon, v1alpha1.EventShortened, v1alpha1.EventRevoked, v1alpha1.EventExpired, v1alpha1.EventDenied,
-	v1alpha1.EventSwitchedOn, v1alpha1.EventSwitchedOff,
+	v1alpha1.EventSwitchedOn, v1alpha1.EventSwitchedOff, v1alpha1.EventRequested, v1alpha1.EventRequestDenied,
 }
 
 // operator is by whom something is done that nobody did.
@@ -153,6 +156,9 @@ func eventsOf(record *v1alpha1.SupportAccessRecord, t v1alpha1.Transition, grant
 	one := func(event v1alpha1.NotificationEvent) []v1alpha1.NotificationEvent {
 		return []v1alpha1.NotificationEvent{event}
 	}
+	if grant.Request {
+		return requestEvents(t)
+	}
 	switch t.Type {
 	case v1alpha1.TransitionGranted:
 		return grantedEvents(record, t)
@@ -189,6 +195,20 @@ func eventsOf(record *v1alpha1.SupportAccessRecord, t v1alpha1.Transition, grant
 	}
 }
 
+// requestEvents returns what a transition of a request is. That it was granted its grant tells.
+func requestEvents(t v1alpha1.Transition) []v1alpha1.NotificationEvent {
+	switch t.Type {
+	case v1alpha1.TransitionRequested:
+		return []v1alpha1.NotificationEvent{v1alpha1.EventRequested}
+	case v1alpha1.StateDenied:
+		return []v1alpha1.NotificationEvent{v1alpha1.EventRequestDenied}
+	case v1alpha1.StateExpired:
+		return []v1alpha1.NotificationEvent{v1alpha1.EventRequestExpired}
+	default:
+		return nil
+	}
+}
+
 // grantedEvents says of what it tells that a grant was made. One that was refused at once was never given, and what the
 // operator switched on by itself nobody did.
 func grantedEvents(record *v1alpha1.SupportAccessRecord, t v1alpha1.Transition) []v1alpha1.NotificationEvent {
@@ -218,10 +238,11 @@ func openedEvents(grant Grant) []v1alpha1.NotificationEvent {
 // grantOf takes from a record what a notice says of its grant. There is no credential in a record.
 func grantOf(record *v1alpha1.SupportAccessRecord, telling Telling) Grant {
 	spec := record.Spec
+	namespace, name, uid := subjectOf(record)
 	g := Grant{
-		Namespace: spec.Grant.Namespace, Name: spec.Grant.Name, UID: string(spec.Grant.UID),
+		Namespace: namespace, Name: name, UID: uid,
 		GrantedBy: spec.GrantedBy, Reason: spec.Reason, Engineers: spec.Engineers, Roles: spec.Roles,
-		Places: []string{spec.Grant.Namespace}, Transport: string(spec.Transport),
+		Places: []string{namespace}, Transport: string(spec.Transport),
 		Setting: spec.SettingRef != nil, Over: record.Status.EndTime != nil,
 		Elevated: slices.ContainsFunc(spec.Roles, func(role string) bool { return slices.Contains(telling.Elevated, role) }),
 	}
@@ -238,15 +259,28 @@ func grantOf(record *v1alpha1.SupportAccessRecord, telling Telling) Grant {
 	if record.Status.ExpirationTime != nil {
 		g.Until = record.Status.ExpirationTime.Time
 	}
+	if of := spec.Request; of != nil {
+		g.Request, g.RequestedBy, g.Duration = true, of.RequestedBy, string(of.Duration)
+		g.Over = g.Over || record.Status.Answer != nil
+	}
 	return g
+}
+
+// subjectOf is what a record is about: a grant, or a request.
+func subjectOf(record *v1alpha1.SupportAccessRecord) (namespace, name, uid string) {
+	if of := record.Spec.Request; of != nil {
+		return of.Namespace, of.Name, string(of.UID)
+	}
+	grant := record.Spec.Grant
+	return grant.Namespace, grant.Name, string(grant.UID)
 }
 
 // idOf returns the id of what is told of a transition: the same in every attempt, and another for every other transition.
 func idOf(record *v1alpha1.SupportAccessRecord, t v1alpha1.Transition, nth int) string {
 	hash := sha256.New()
+	namespace, name, uid := subjectOf(record)
 	for _, part := range []string{
-		string(record.Spec.Grant.UID), record.Spec.Grant.Namespace, record.Spec.Grant.Name,
-		t.Type, t.Time.UTC().Format(time.RFC3339Nano), strconv.Itoa(nth),
+		uid, namespace, name, t.Type, t.Time.UTC().Format(time.RFC3339Nano), strconv.Itoa(nth),
 	} {
 		// A hash never fails to be written to.
 		_ = binary.Write(hash, binary.BigEndian, uint32(len(part)))
@@ -263,10 +297,27 @@ func (g Grant) Approve() string {
 	return "kubectl support-access approve " + clean(g.Name) + " -n " + clean(g.Namespace) + " --reason WHY"
 }
 
+// Answer returns the command that answers the request with a grant, and Deny the one that says no to it; both are empty where
+// there is nothing to answer any more.
+func (g Grant) Answer() string {
+	if !g.Request || g.Over {
+		return ""
+	}
+	return "kubectl support-access grant --request " + clean(g.Name) + " -n " + clean(g.Namespace)
+}
+
+// Deny returns the command that says no to the request.
+func (g Grant) Deny() string {
+	if !g.Request || g.Over {
+		return ""
+	}
+	return "kubectl support-access deny --request " + clean(g.Name) + " -n " + clean(g.Namespace) + " --reason WHY"
+}
+
 // Revoke returns the command that ends the grant, empty where there is nothing to end.
 func (g Grant) Revoke() string {
 	switch {
-	case g.Over:
+	case g.Over, g.Request:
 		return ""
 	case g.Setting:
 		return "kubectl delete supportaccesssetting support-access -n " + clean(g.Namespace)

@@ -72,6 +72,9 @@ func (n Notice) headline() string {
 		v1alpha1.EventSwitchedOn:          "switched on",
 		v1alpha1.EventSwitchedOff:         "switched off",
 		v1alpha1.EventSwitchedOffByItself: "switched off by itself",
+		v1alpha1.EventRequested:           "requested",
+		v1alpha1.EventRequestDenied:       "request denied",
+		v1alpha1.EventRequestExpired:      "request expired unanswered",
 	}[n.Event]
 	about := n.Grant.Namespace + "/" + n.Grant.Name
 	if n.Grant.Setting {
@@ -90,16 +93,22 @@ func (n Notice) lines() []line {
 		{"By", clean(n.By)},
 		{"At", instant(n.Time)},
 		{"What happened", clean(n.Message)},
-		{"Grant", clean(g.Namespace + "/" + g.Name)},
+		{g.kind(), clean(g.Namespace + "/" + g.Name)},
 		{"Granted by", clean(g.GrantedBy)},
+		{"Requested by", clean(g.RequestedBy)},
 		{"Reason", clean(g.Reason)},
 		{"Case", clean(strings.TrimSpace(g.CaseID + " " + g.CaseURL))},
 		{"Engineers", list(g.Engineers)},
 		{"Access", list(g.Roles)},
 		{"Where", g.where()},
 		{"Transport", clean(g.Transport)},
+		{"For", clean(g.Duration)},
 	}
 	switch {
+	case g.Request && g.Over:
+		lines = append(lines, line{"Now", "it waits for no answer any more"})
+	case g.Request:
+		lines = append(lines, line{"Answer until", instant(g.Until)})
 	case g.Over:
 		lines = append(lines, line{"Now", "access has ended"})
 	case !g.Until.IsZero():
@@ -108,7 +117,7 @@ func (n Notice) lines() []line {
 	if n.Event == v1alpha1.EventApprovalNeeded {
 		lines = append(lines, line{"To approve it", g.Approve()})
 	}
-	lines = append(lines, line{"To end it now", g.Revoke()})
+	lines = append(lines, line{"To grant it", g.Answer()}, line{"To deny it", g.Deny()}, line{"To end it now", g.Revoke()})
 	out := lines[:0]
 	for _, l := range lines {
 		if l.Value != "" {
@@ -116,6 +125,13 @@ func (n Notice) lines() []line {
 		}
 	}
 	return out
+}
+
+func (g Grant) kind() string {
+	if g.Request {
+		return "Request"
+	}
+	return "Grant"
 }
 
 func (g Grant) where() string {

@@ -39,6 +39,7 @@ import (
 	"supportaccess.dev/operator/controllers/grant"
 	"supportaccess.dev/operator/controllers/guard"
 	"supportaccess.dev/operator/controllers/record"
+	"supportaccess.dev/operator/controllers/request"
 	"supportaccess.dev/operator/controllers/setting"
 	"supportaccess.dev/operator/internal/access"
 	"supportaccess.dev/operator/internal/metrics"
@@ -326,6 +327,13 @@ func addBesideGrants(mgr ctrl.Manager, o Options, watch *guard.Guard) error {
 	}
 	if err := defaults.SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("set up the controller of settings by default: %w", err)
+	}
+	requests := &request.Reconciler{
+		Client: policyClient{Client: mgr.GetClient(), cache: mgr.GetCache(), live: live}, Live: live, Clock: now, Admission: watch,
+		Recorder: mgr.GetEventRecorder("support-access"),
+	}
+	if err := requests.SetupWithManager(mgr); err != nil {
+		return fmt.Errorf("set up the request controller: %w", err)
 	}
 	decisions := &decision.Reconciler{Client: mgr.GetClient(), Live: live, Clock: now}
 	if err := decisions.SetupWithManager(mgr); err != nil {

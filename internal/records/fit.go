@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -35,6 +36,36 @@ func Clip(text string, limit int) string {
 		end--
 	}
 	return text[:end] + "…"
+}
+
+// MaxTransitions is how many transitions a record keeps.
+const MaxTransitions = 128
+
+// Add appends a transition; past the limit the oldest but the first is counted and left out.
+func Add(record *v1alpha1.SupportAccessRecord, t v1alpha1.Transition) {
+	status := &record.Status
+	if len(status.Transitions) >= MaxTransitions {
+		status.Transitions = slices.Delete(slices.Clone(status.Transitions), 1, 2)
+		status.DroppedTransitions++
+	}
+	t.Message = Clip(t.Message, MaxMessage)
+	status.Transitions = append(status.Transitions, t)
+}
+
+// maxNamesInLine is how many engineers a line names.
+const maxNamesInLine = 3
+
+// NamesInLine returns people in one line as kubectl shows lists, the first few by name and the others as a number.
+func NamesInLine(engineers []v1alpha1.Engineer) string {
+	var names []string
+	for _, e := range engineers[:min(len(engineers), maxNamesInLine)] {
+		names = append(names, e.Name)
+	}
+	line := strings.Join(names, ",")
+	if more := len(engineers) - len(names); more > 0 {
+		line += fmt.Sprintf(" + %d more...", more)
+	}
+	return line
 }
 
 // Fit makes a record small enough to be kept, in place. It begins with what can be had otherwise, and ends with what can
