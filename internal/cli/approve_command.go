@@ -18,13 +18,14 @@ import (
 type answering struct {
 	*Desk
 	action v1alpha1.DecisionAction
+	asked  string
 	why    string
 	output *output
 	wait   waiting
 }
 
 func (d *Desk) approveCommand() *cobra.Command {
-	command := d.answerCommand(v1alpha1.ActionApprove)
+	_, command := d.answerCommand(v1alpha1.ActionApprove)
 	command.Use, command.Short = "approve GRANT --reason TEXT", "Say yes to a grant that waits for approval"
 	command.Long = "Say yes to a grant that waits for approval. It makes a SupportAccessDecision about the very grant that is there now, waits until the " +
 		"operator has taken it over, and says whether it counts and what is still missing. Your own grants, and those that name you as an engineer, you cannot approve."
@@ -34,38 +35,52 @@ func (d *Desk) approveCommand() *cobra.Command {
 }
 
 func (d *Desk) denyCommand() *cobra.Command {
-	command := d.answerCommand(v1alpha1.ActionDeny)
-	command.Use, command.Short = "deny GRANT --reason TEXT", "Say no to a grant that has not opened"
+	a, command := d.answerCommand(v1alpha1.ActionDeny)
+	command.Args = cobra.MaximumNArgs(1)
+	command.Flags().StringVar(&a.asked, "request", "", "the request to which you say no, in place of a grant")
+	command.Use, command.Short = "deny (GRANT | --request REQUEST) --reason TEXT", "Say no to a grant that has not opened, or to a request"
 	command.Long = "Say no to a grant that has not opened, for ever and whoever has approved it. It makes a SupportAccessDecision, and waits until the operator " +
-		"has taken it over. What is open is ended with revoke."
-	command.Example = `  kubectl support-access deny case-4716 --reason "Ask for the settings first"`
+		"has taken it over. What is open is ended with revoke. Who may revoke in a namespace may say no to what is asked for there."
+	command.Example = `  kubectl support-access deny case-4716 --reason "Ask for the settings first"
+  kubectl support-access deny --request case-4717 --reason "Not during the audit"`
 	return command
 }
 
-func (d *Desk) answerCommand(action v1alpha1.DecisionAction) *cobra.Command {
+func (d *Desk) answerCommand(action v1alpha1.DecisionAction) (*answering, *cobra.Command) {
 	a := &answering{Desk: d, action: action, output: newOutput("created"), wait: waiting{wait: true}}
 	command := &cobra.Command{
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: d.complete,
 		RunE: func(command *cobra.Command, args []string) error {
-			return a.run(command.Context(), args[0])
+			return a.run(command.Context(), args)
 		},
 	}
 	command.Flags().StringVar(&a.why, "reason", "", "why, for the record")
 	a.output.addDryRun(command)
 	a.wait.addFlags(command, "wait until the operator has taken it over")
 	a.output.AddFlags(command)
-	return command
+	return a, command
 }
 
-func (a *answering) run(ctx context.Context, name string) error {
-	var missing error
+func (a *answering) run(ctx context.Context, args []string) error {
+	var errs []error
 	if a.why == "" {
-		missing = errNoReason
+		errs = append(errs, errNoReason)
 	}
-	if err := errors.Join(a.output.check(), missing); err != nil {
+	if (len(args) == 1) == (a.asked != "") {
+		errs = append(errs, errors.New("GRANT, --request: say which, and one of them"))
+	}
+	if err := errors.Join(append(errs, a.output.check())...); err != nil {
 		return err
 	}
+	if a.asked != "" {
+		return a.refuse(ctx, a.asked)
+	}
+	return a.answer(ctx, args[0])
+}
+
+// answer says yes or no to a grant.
+func (a *answering) answer(ctx context.Context, name string) error {
 	namespace, err := a.namespace()
 	if err != nil {
 		return err

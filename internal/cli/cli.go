@@ -102,7 +102,7 @@ func (d *Desk) command() *cobra.Command {
 	root.CompletionOptions.HiddenDefaultCmd = true
 	d.flags.AddFlags(root.PersistentFlags())
 	root.AddCommand(
-		d.grantCommand(), d.listCommand(), d.statusCommand(), d.approveCommand(), d.denyCommand(), d.revokeCommand(), d.shortenCommand(), d.handoverCommand(), d.loginCommand(),
+		d.requestCommand(), d.grantCommand(), d.listCommand(), d.statusCommand(), d.approveCommand(), d.denyCommand(), d.revokeCommand(), d.shortenCommand(), d.handoverCommand(), d.loginCommand(),
 		d.enableCommand(), d.disableCommand(), d.auditCommand(), d.replayCommand(), d.leftBehindCommand(),
 	)
 	return root

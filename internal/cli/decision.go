@@ -18,6 +18,9 @@ var errNoReason = errors.New("--reason: is missing: it goes into the record")
 func decisionOn(namespace, suffix string, spec v1alpha1.SupportAccessDecisionSpec) *v1alpha1.SupportAccessDecision {
 	target := spec.Target.Grant
 	if target == "" {
+		target = spec.Target.Request
+	}
+	if target == "" {
 		target = "all"
 	}
 	name := strings.ToLower(string(spec.Action)) + "-" + target

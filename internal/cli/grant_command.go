@@ -20,6 +20,7 @@ const maxNames = 8
 type granting struct {
 	*Desk
 	wish   wish
+	asked  string
 	output *output
 	wait   waiting
 }
@@ -27,7 +28,7 @@ type granting struct {
 func (d *Desk) grantCommand() *cobra.Command {
 	g := &granting{Desk: d, output: newOutput("created")}
 	command := &cobra.Command{
-		Use:   "grant [NAME] --engineer NAME[=KEY] (--for LENGTH | --until INSTANT) --case ID --reason TEXT",
+		Use:   "grant [NAME] (--request REQUEST | --engineer NAME[=KEY] (--for LENGTH | --until INSTANT) --case ID --reason TEXT)",
 		Short: "Give engineers access for a limited time",
 		Long: "Give engineers access for a limited time. A grant is named after its case where NAME is left out. A name is used once, " +
 			"and a grant is never edited.\n\nExit code with --wait: 0 it is open, or will be at --start; 1 it is not yet; 2 it was refused, or has ended.",
@@ -36,6 +37,9 @@ func (d *Desk) grantCommand() *cobra.Command {
 
   # The credential is encrypted to Ana's key
   kubectl support-access grant --engineer ana@vendor.example=@ana.pub --until 2026-12-01T18:00Z --case CASE-4711 --reason "..."
+
+  # What Ana has asked for, for four hours at most
+  kubectl support-access grant --request case-4711 --for 4h
 
   # The manifest, for Git
   kubectl support-access grant --engineer ana@vendor.example --until 2026-12-01T18:00Z --case CASE-4711 --reason "..." --dry-run=client -o yaml`,
@@ -58,6 +62,7 @@ func (d *Desk) grantCommand() *cobra.Command {
 	flags.StringSliceVar(&g.wish.roles, "role", nil, "a ClusterRole that the policy offers, again for each; configuration and diagnostics if left out")
 	flags.StringSliceVar(&g.wish.toNamespaces, "to-namespace", nil, "a namespace in which the roles hold, again for each; the grant's own if left out")
 	flags.BoolVar(&g.wish.toCluster, "to-cluster", false, "the roles hold in the whole cluster")
+	flags.StringVar(&g.asked, "request", "", "the request that it answers: what is left out is as was asked for, and it gives no more")
 	flags.StringVar(&g.wish.transport, "transport", "", "gateway or direct; the policy's first if left out")
 	g.output.addDryRun(command)
 	g.wait.addFlags(command, "wait until access is open, or cannot be")
@@ -71,6 +76,9 @@ func (g *granting) run(ctx context.Context) error {
 	}
 	var err error
 	if g.wish.namespace, err = g.namespace(); err != nil {
+		return err
+	}
+	if err := g.readRequest(ctx); err != nil {
 		return err
 	}
 	grant, err := g.wish.grant(g.Clock.Now(), os.ReadFile)
@@ -98,6 +106,26 @@ func (g *granting) run(ctx context.Context) error {
 		g.next(grant)
 	}
 	return err
+}
+
+// readRequest completes the wish by the request that is answered, if there is one.
+func (g *granting) readRequest(ctx context.Context) error {
+	if g.asked == "" {
+		return nil
+	}
+	c, err := g.client()
+	if err != nil {
+		return err
+	}
+	request := &v1alpha1.SupportAccessRequest{}
+	if err := c.Get(ctx, client.ObjectKey{Namespace: g.wish.namespace, Name: g.asked}, request); err != nil {
+		return fmt.Errorf("--request: get request %s in namespace %s: %w", g.asked, g.wish.namespace, err)
+	}
+	if state, message := requestState(request); state == v1alpha1.RequestGranted || isFinal(state) {
+		return fmt.Errorf("--request: %s waits for no answer: it is %s: %s", g.asked, state, message)
+	}
+	g.wish = g.wish.answering(request)
+	return nil
 }
 
 // create makes the grant under its name, or under the first free one where the name was made here.
