@@ -74,7 +74,7 @@ func refused(message string) plan {
 func awaiting(s sight) plan {
 	p := plan{state: v1alpha1.RequestOpen, until: expirationOf(s)}
 	if s.record != nil && s.answer.void == "" {
-		p.answer = s.record.Status.Answer
+		p.answer, p.by = s.record.Status.Answer, granterOf(s.record)
 	}
 	if d := denialOf(s); d != nil && p.answer == nil {
 		return p.ends(v1alpha1.StateDenied, d.Spec.DecidedBy, fmt.Sprintf("denied by decision %q: %s", d.Name, d.Spec.Reason))
@@ -84,7 +84,7 @@ func awaiting(s sight) plan {
 	}
 	switch {
 	case p.answer != nil && s.answer.over:
-		return p.ends(v1alpha1.EndGranted, lifecycle.Operator, fmt.Sprintf("grant %s answers it", p.answer.Name))
+		return p.ends(v1alpha1.EndGranted, p.by, fmt.Sprintf("grant %s answers it", p.answer.Name))
 	case p.answer != nil:
 		p.state, p.message, p.until = v1alpha1.RequestGranted, fmt.Sprintf("grant %s answers it", p.answer.Name), time.Time{}
 	case !s.now.Before(p.until):
@@ -111,7 +111,7 @@ func gone(s sight) plan {
 	case status.EndTime != nil:
 		return plan{answer: status.Answer}
 	case status.Answer != nil:
-		return plan{answer: status.Answer}.ends(v1alpha1.EndGranted, lifecycle.Operator, fmt.Sprintf("grant %s answers it; the request was deleted", status.Answer.Name))
+		return plan{answer: status.Answer}.ends(v1alpha1.EndGranted, granterOf(s.record), fmt.Sprintf("grant %s answers it; the request was deleted", status.Answer.Name))
 	default:
 		return plan{}.ends(v1alpha1.EndWithdrawn, lifecycle.Unknown, "the request was deleted, by whom unknown; see the API server's audit log")
 	}
@@ -134,6 +134,17 @@ func denialOf(s sight) *v1alpha1.SupportAccessDecision {
 		}
 	}
 	return nil
+}
+
+// granterOf is who made the grant that answers a request, as its record says.
+func granterOf(record *v1alpha1.SupportAccessRecord) string {
+	by := ""
+	for _, t := range record.Status.Transitions {
+		if t.Type == v1alpha1.TransitionGranted {
+			by = t.By
+		}
+	}
+	return by
 }
 
 // candidateOf returns the oldest grant that answers the request and may still open, nil if there is none.

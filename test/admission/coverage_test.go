@@ -26,6 +26,7 @@ func (h *heard) add(what string) {
 var unreachable = []string{
 	"support-access-grant-stamp: spec.grantedBy: says who made the grant and never changes",
 	"support-access-decision-stamp: spec.decidedBy: says who decided and never changes",
+	"support-access-request-stamp: spec.requestedBy: says who asked and never changes",
 	"support-access-decision-stamp: spec.authority: says with which authority was decided and never changes",
 	"support-access-grant-bind: spec.roles: at most 4",
 	"support-access-setting-bind: spec.roles: at most 4",

@@ -65,7 +65,7 @@ func TestToDecideTakesTheVerb(t *testing.T) {
 			w.eve, decision(mail), "spec.action: Revoke: eve lacks the verb revoke on supportaccessgrants case-1 in namespace mail", w.ana,
 		},
 		"deny a request": {
-			w.ana, decision(mail, doing(v1alpha1.ActionDeny), onRequest), "spec.action: Deny: ana lacks the verb approve on supportaccessgrants in namespace mail", w.eve,
+			w.bob, decision(mail, doing(v1alpha1.ActionDeny), onRequest), "spec.action: Deny: bob lacks the verb approve on supportaccessgrants in namespace mail", w.eve,
 		},
 		"a grant by name, with the verb on another name": {
 			w.dan, decision(mail), "spec.action: Revoke: dan lacks the verb revoke on supportaccessgrants case-1 in namespace mail", w.ana,

@@ -107,6 +107,12 @@ func proofs() map[string]proof {
 		"support-access-setting-limits":           creating(&w.cara, setting(mail, on(at(721*time.Hour)), switchedBy("cara"))),
 		"support-access-setting-grant":            w.grantOfSetting(stampedBy("mallory")),
 		"support-access-setting-by-policy":        creating(&w.controller, setting(mail, switchedBy("mallory"))),
+		"support-access-request-stamp":            creating(&w.ana, request(mail, "x", askedBy("bob"))),
+		"support-access-request-limits":           creating(&w.ana, request(mail, "x", askedBy("ana"), forLong("200h"))),
+		"support-access-request-withdrawal":       w.withdrawing(&w.bob),
+		"support-access-request-answer":           w.answering(&w.cara),
+		"support-access-request-bounds":           w.answering(&w.ana, to("mallory@vendor.example")),
+		"support-access-request-denial":           creating(&w.cara, decision(mail, decidedBy("cara"), everyAuthority, finalized, denying("asked"))),
 		"support-access-policy-stamp":             creating(&w.cara, byDefault("x", writtenBy("bob"))),
 		"support-access-policy-bind":              creating(&w.pat, byDefault("x", writtenBy("pat"), lending(operate))),
 		"support-access-finalizers":               w.updateHeld(func(g *v1alpha1.SupportAccessGrant) { g.Finalizers = nil }),
@@ -144,6 +150,9 @@ func proofs() map[string]proof {
 		"support-access-decision-authority": creating(&w.ana, decision(mail, decidedBy("ana"), finalized)),
 		"support-access-setting-stamp":      creating(&w.cara, setting(frozen)),
 		"support-access-policy-stamp":       creating(&w.cara, byDefault("x")),
+		"support-access-request-stamp":      creating(&w.ana, request(mail, "x")),
+		"support-access-request-answer":     w.answering(&w.ana, func(g *v1alpha1.SupportAccessGrant) { g.Spec.RequestRef.UID = "" }),
+		"support-access-request-answered":   w.updateAnswer,
 		"support-access-decision-finalizer": creating(&w.ana, decision(mail, decidedBy("ana"), withAuthority)),
 	} {
 		all["MutatingAdmissionPolicy "+name] = attempt

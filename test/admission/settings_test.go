@@ -265,7 +265,7 @@ func TestASettingHasOneNameAndItsReferenceNeverChanges(t *testing.T) {
 	w.ana.make(t, g)
 	invalid(t, w.ana.merge(t, g.DeepCopy(), `{"spec":{"settingRef":{"uid":"x","generation":1}}}`), "spec: a grant is never edited")
 	invalid(t, w.grantOfSetting(func(g *v1alpha1.SupportAccessGrant) { g.Spec.Scope = &v1alpha1.Scope{Namespaces: []string{mail}} })(t.Context()),
-		"spec.settingRef: the grant of a setting has an expirationTime, and no startTime, scope or case")
+		"spec.settingRef: the grant of a setting has an expirationTime, and no startTime, scope, case or requestRef")
 }
 
 func TestTheStatusOfASettingIsTheOperatorsAlone(t *testing.T) {

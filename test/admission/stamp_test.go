@@ -310,7 +310,7 @@ func TestWithoutMutatingPoliciesTheLinesAreAskedFor(t *testing.T) {
 		}
 	}()
 	err := until(ctx, "nothing is stamped", func() error {
-		for _, attempt := range []client.Object{grant(mail, "x"), decision(mail, withAuthority, finalized), decision(mail, decidedBy("ana"), finalized), decision(mail, decidedBy("ana"), withAuthority), setting(mail)} {
+		for _, attempt := range []client.Object{grant(mail, "x"), decision(mail, withAuthority, finalized), decision(mail, decidedBy("ana"), finalized), decision(mail, decidedBy("ana"), withAuthority), setting(mail), request(mail, "x")} {
 			if err := w.ana.try(t, attempt); err == nil {
 				return fmt.Errorf("%T is taken", attempt)
 			}
@@ -331,6 +331,11 @@ func TestWithoutMutatingPoliciesTheLinesAreAskedFor(t *testing.T) {
 	refused(t, w.ana.try(t, decision(mail, decidedBy("ana"), withAuthority)), "support-access-decision-stamp",
 		"metadata.finalizers: is missing: add the line finalizers: [supportaccess.dev/decision]")
 
+	refused(t, w.ana.try(t, request(mail, "x")), "support-access-request-stamp", `spec.requestedBy: is missing: add the line requestedBy: "ana"`)
+	taken(t, w.ana.try(t, request(mail, "x", askedBy("ana"))))
+	refused(t, w.answering(&w.ana, func(g *v1alpha1.SupportAccessGrant) { g.Spec.RequestRef.UID = "" })(ctx), "support-access-request-answer",
+		"spec.requestRef: there is no SupportAccessRequest asked in namespace mail, or the API server has not heard of it yet; where no MutatingAdmissionPolicy writes them")
+	taken(t, w.answering(&w.ana)(ctx))
 	refused(t, w.ana.try(t, setting(mail)), "support-access-setting-stamp", `spec.switchedBy: is missing: add the line switchedBy: "ana"`)
 	taken(t, w.ana.try(t, setting(mail, switchedBy("ana"))))
 	s := setting(mail, switchedBy("ana"))

@@ -178,7 +178,9 @@ func (w *world) applyFixture(ctx context.Context) error {
 	// Something for the guards to guard: made while there are no guards.
 	held := grant(shop, "held")
 	held.Finalizers = []string{v1alpha1.FinalizerGrant}
-	objects = append(objects, held, record(shop, "used"), setting(shop, on(at(10*time.Hour)), switchedBy("cara")))
+	answer := grant(mail, "answer")
+	answer.Spec.RequestRef = &v1alpha1.RequestReference{Name: "asked", UID: "1", RequestedBy: "cara"}
+	objects = append(objects, held, answer, record(shop, "used"), setting(shop, on(at(10*time.Hour)), switchedBy("cara")), request(mail, "asked", askedBy("cara")))
 	objects = append(objects, roles()...)
 	objects = append(objects, holders()...)
 	for _, object := range objects {
