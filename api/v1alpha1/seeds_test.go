@@ -26,6 +26,15 @@ spec:
 `, `
 apiVersion: supportaccess.dev/v1alpha1
 kind: SupportAccessGrant
+metadata: {name: case-4717, namespace: mail-archive}
+spec:
+  reason: as was asked for
+  engineers: [{name: ana}]
+  duration: 24h
+  requestRef: {name: case-4717, uid: 7d1e6f0e-0000-4000-8000-000000000009, requestedBy: ana@vendor.example}
+`, `
+apiVersion: supportaccess.dev/v1alpha1
+kind: SupportAccessGrant
 metadata: {name: setting-abc, namespace: mail-archive}
 spec:
   reason: support access is switched on for this namespace
@@ -57,6 +66,12 @@ kind: SupportAccessSetting
 metadata: {name: support-access, namespace: shop}
 spec: {engineers: [{name: cy}]}
 `},
+	"SupportAccessRequest": {requestSeed, `
+apiVersion: supportaccess.dev/v1alpha1
+kind: SupportAccessRequest
+metadata: {name: wish-1, namespace: shop}
+spec: {reason: again, engineers: [{name: cy}], duration: 30m, scope: {cluster: true}}
+`},
 	"SupportAccessSession": {sessionSeed},
 	"SupportAccessRecord": {recordSeed, `
 apiVersion: supportaccess.dev/v1alpha1
@@ -77,8 +92,45 @@ status:
   enabledByDefault: {policy: accounts, time: "2026-12-01T18:00:00.250000Z"}
   transitions:
   - {time: "2026-12-01T18:00:00.250000Z", type: EnabledByDefault, by: admin@customer.example, message: it is on}
+`, `
+apiVersion: supportaccess.dev/v1alpha1
+kind: SupportAccessRecord
+metadata: {name: case-4717.request.supportaccess.dev, namespace: mail-archive}
+spec:
+  request: {namespace: mail-archive, name: case-4717, uid: 7d1e6f0e-0000-4000-8000-000000000009, requestedBy: ana@vendor.example, duration: 24h, creationTime: "2026-12-01T17:00:00Z"}
+status:
+  answer: {name: case-4717, uid: 7d1e6f0e-0000-4000-8000-000000000001}
+`, `
+apiVersion: supportaccess.dev/v1alpha1
+kind: SupportAccessRecord
+metadata: {name: case-4717, namespace: mail-archive}
+spec:
+  grant: {namespace: mail-archive, name: case-4717, uid: 7d1e6f0e-0000-4000-8000-000000000001, specDigest: "sha256:00"}
+  requestRef: {name: case-4717, uid: 7d1e6f0e-0000-4000-8000-000000000009, requestedBy: ana@vendor.example}
 `},
 }
+
+const requestSeed = `
+apiVersion: supportaccess.dev/v1alpha1
+kind: SupportAccessRequest
+metadata: {name: case-4717, namespace: mail-archive}
+spec:
+  case: {id: CASE-4717, url: "https://support.vendor.example/4717"}
+  reason: may I see the connector's settings?
+  engineers:
+  - {name: ana@vendor.example, publicKey: age1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq}
+  roles: [support-access-configuration]
+  scope: {namespaces: [mail-archive]}
+  duration: 24h
+  requestedBy: ana@vendor.example
+status:
+  observedGeneration: 1
+  grant: {name: case-4717, uid: 7d1e6f0e-0000-4000-8000-000000000001}
+  expirationTime: "2026-12-04T18:00:00Z"
+  engineerNames: ana@vendor.example
+  conditions:
+  - {type: Ready, status: "True", reason: Granted, message: a grant answers it, lastTransitionTime: "2026-12-01T18:00:00Z", observedGeneration: 1}
+`
 
 const settingSeed = `
 apiVersion: supportaccess.dev/v1alpha1
@@ -176,6 +228,8 @@ spec:
   maxDuration: 168h
   maxEnabled: 720h
   approvalTimeout: 24h
+  requestTimeout: 48h
+  maxOpenRequests: 3
   serviceAccountApprovers: [system:serviceaccount:ci:approver]
   maxStartDelay: 0s
   roles:
@@ -384,12 +438,12 @@ func TestWhatTheBuildersBuildIsAccepted(t *testing.T) {
 		"SupportAccessGrant": {
 			grant, gen.ToApply("case-4711", gen.Namespace, gen.WithScope("a", "b"), gen.WithTransport(""), gen.WithCase("")),
 			gen.Grant("g", "n", gen.WithExpiration(gen.Epoch), gen.WithCluster(), gen.WithPublicKey(gen.Engineer, "age1qqq"), gen.WithGrantEnd(gen.Epoch, "Expired", "us")),
-			gen.Grant("g", "n", gen.WithStart(gen.Epoch), gen.WithDuration("1h"), gen.WithEngineers("ana", "ben"), gen.WithRoles("view"), gen.WithDeletion(gen.Epoch)),
+			gen.Grant("g", "n", gen.WithStart(gen.Epoch), gen.WithDuration("1h"), gen.WithEngineers("ana", "ben"), gen.WithRoles("view"), gen.WithDeletion(gen.Epoch), gen.Answering(gen.Request("r", "n"))),
 		},
 		"SupportAccessDecision": {
 			gen.Decision("d", gen.Namespace), gen.Decision("d", gen.Namespace, gen.Shortening("g", gen.Epoch)), gen.Decision("d", gen.Namespace, gen.RevokingEngineer("g", "ana")),
 			gen.Decision("d", gen.Namespace, gen.RevokingNamespace()), gen.Decision("d", gen.Namespace, gen.RevokingCluster()),
-			gen.Decision("d", gen.Namespace, gen.Approving("g"), gen.WithAuthority("Cluster"), gen.OfGrantUID("0")), gen.Decision("d", gen.Namespace, gen.Denying("g")),
+			gen.Decision("d", gen.Namespace, gen.Approving("g"), gen.WithAuthority("Cluster"), gen.OfGrantUID("0")), gen.Decision("d", gen.Namespace, gen.Denying("g")), gen.Decision("d", gen.Namespace, gen.DenyingRequest("r")),
 		},
 		"SupportAccessPolicy": {
 			gen.Policy("default"), gen.Policy("e", gen.EnablingByDefault(gen.Epoch)), gen.Policy("p", gen.AnyDuration("1h"), gen.Suspended(), gen.Protecting("a"), gen.OfferingScopes("Cluster"), gen.OfferingTransports("Gateway"),
@@ -397,6 +451,10 @@ func TestWhatTheBuildersBuildIsAccepted(t *testing.T) {
 				gen.NeverAllowing(v1alpha1.Rule{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"pods/log"}})),
 		},
 		"SupportAccessSession": {gen.Session(grant, "replica-1", gen.Epoch)},
+		"SupportAccessRequest": {
+			gen.Request("r", gen.Namespace), gen.RequestToApply("r", gen.Namespace, gen.AskedBy("x")), gen.Request("r", "n", gen.AskedAt(gen.Epoch), gen.RequestIs("Open")),
+			gen.Request("r", "n", gen.AskingFor(func(s *v1alpha1.SupportAccessRequestSpec) { s.Duration = "1h" })),
+		},
 		"SupportAccessSetting": {gen.Setting(gen.Namespace), gen.Setting("shop", gen.SwitchedOff(), gen.SwitchedBy("ben"))},
 		"SupportAccessRecord": {
 			gen.Record(grant), gen.Record(gen.Grant("g", "n", gen.WithCluster(), gen.WithCase(""), gen.WithExpiration(gen.Epoch)), gen.Unprovisioned(),

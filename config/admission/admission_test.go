@@ -112,7 +112,11 @@ func TestPoliciesWithParamsMatchCreateOnly(t *testing.T) {
 
 // withoutParams are the policies that say nothing where their params are missing, because the grant of a setting is judged
 // once more: by the policies' limits, and by its setting in the controller and the gateway.
-var withoutParams = []string{"support-access-setting-limits", "support-access-setting-grant"}
+var withoutParams = []string{
+	"support-access-setting-limits", "support-access-setting-grant",
+	// A namespace without requests has no params; a grant that names one nonetheless is refused for want of its UID.
+	"support-access-request-bounds", "support-access-request-denial",
+}
 
 func TestParamsAreDeniedWhenTheyAreMissingUnlessWeOnlyWarn(t *testing.T) {
 	policies := validating(t)
@@ -169,6 +173,8 @@ func TestNothingButTheStampCanRefuseTheCanary(t *testing.T) {
 		"support-access-grant-limits": false,
 		// The canary names no setting.
 		"support-access-setting-grant": false,
+		// Nor a request.
+		"support-access-request-answer": false, "support-access-request-bounds": false,
 		// These only warn.
 		"support-access-grant-direct": false, "support-access-grant-expired": false, "support-access-grant-unreadable": false, "support-access-grant-name-used": false,
 	}
@@ -192,7 +198,7 @@ func TestOneListOfSystemUsersIsInEveryGuard(t *testing.T) {
 		}
 	}
 	slices.Sort(guards)
-	wantGuards := []string{"support-access-binding-subjects", "support-access-checkpoint", "support-access-credentials", "support-access-finalizers", "support-access-records", "support-access-sessions"}
+	wantGuards := []string{"support-access-binding-subjects", "support-access-checkpoint", "support-access-credentials", "support-access-finalizers", "support-access-records", "support-access-request-withdrawal", "support-access-sessions"}
 	if !slices.Equal(guards, wantGuards) {
 		t.Errorf("guards with system users: %v, want %v", guards, wantGuards)
 	}
@@ -212,8 +218,8 @@ func TestExtraSystemUsersAreExceptedInEveryGuard(t *testing.T) {
 			t.Errorf("%s: systemUsers is %s", policy.Name, got)
 		}
 	}
-	if changed != 6 {
-		t.Errorf("%d objects changed, want the 6 guards", changed)
+	if changed != 7 {
+		t.Errorf("%d objects changed, want the 7 guards", changed)
 	}
 }
 
@@ -227,8 +233,8 @@ func TestASystemUserWhoCouldBreakOutOfTheListIsRefused(t *testing.T) {
 
 func TestWithoutStampThereIsNoMutatingPolicy(t *testing.T) {
 	with, without := shipped(t, Options{Stamp: true}), shipped(t, Options{})
-	if len(with)-len(without) != 12 {
-		t.Errorf("Stamp adds %d objects, want 6 policies and 6 bindings", len(with)-len(without))
+	if len(with)-len(without) != 18 {
+		t.Errorf("Stamp adds %d objects, want 9 policies and 9 bindings", len(with)-len(without))
 	}
 	if slices.ContainsFunc(without, mutates) {
 		t.Error("a mutating policy is shipped without Stamp")

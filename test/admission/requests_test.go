@@ -204,7 +204,9 @@ func TestAnAnswerGivesNoMoreThanWasAskedForAndIsBySomebodyElse(t *testing.T) {
 		change func(*v1alpha1.SupportAccessGrant)
 		says   string
 	}{
-		"another role":      {func(g *v1alpha1.SupportAccessGrant) { g.Spec.Roles, g.Spec.Case = []string{operate}, &v1alpha1.Case{ID: "CASE-1"} }, "spec.roles: support-access-operate, which request of-bob does not ask for: it asks for support-access-configuration, support-access-diagnostics"},
+		"another role": {func(g *v1alpha1.SupportAccessGrant) {
+			g.Spec.Roles, g.Spec.Case = []string{operate}, &v1alpha1.Case{ID: "CASE-1"}
+		}, "spec.roles: support-access-operate, which request of-bob does not ask for: it asks for support-access-configuration, support-access-diagnostics"},
 		"another namespace": {reaching(mail, shop), "spec.scope.namespaces: shop, which request of-bob does not ask for"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -100,7 +100,7 @@ func TestTheReadmeHasEveryStateAndNoOther(t *testing.T) {
 
 func TestEveryFieldIsOnThePageOfItsKind(t *testing.T) {
 	for file, page := range map[string]string{
-		"grants": "grant", "decisions": "decision", "records": "record", "policies": "policy", "sessions": "session", "settings": "setting",
+		"grants": "grant", "decisions": "decision", "records": "record", "policies": "policy", "sessions": "session", "settings": "setting", "requests": "request",
 	} {
 		var crd apiextensionsv1.CustomResourceDefinition
 		if err := yaml.UnmarshalStrict([]byte(read(t, "config/crd/supportaccess.dev_supportaccess"+file+".yaml")), &crd); err != nil {

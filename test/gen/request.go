@@ -52,7 +52,7 @@ func AskingFor(change func(*v1alpha1.SupportAccessRequestSpec)) func(*v1alpha1.S
 // RequestIs has it be in a state.
 func RequestIs(state string) func(*v1alpha1.SupportAccessRequest) {
 	return func(r *v1alpha1.SupportAccessRequest) {
-		r.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: state}}
+		r.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: state, LastTransitionTime: metav1.NewTime(Epoch)}}
 	}
 }
 
