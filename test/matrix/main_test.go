@@ -30,6 +30,7 @@ var update = flag.Bool("update", false, "write docs/who-may-write-what.md anew")
 const (
 	startTimeout = 5 * time.Minute
 	grantName    = "case-4711"
+	requestName  = "case-4717"
 	serviceUser  = "system:serviceaccount:"
 )
 
@@ -156,6 +157,7 @@ func (s *scene) open(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: v1alpha1.SettingName},
 		Spec:       v1alpha1.SupportAccessSettingSpec{Engineers: []v1alpha1.Engineer{{Name: gen.Engineer}}, Reason: "just in case"},
 	})
+	s.make(t, gen.RequestToApply(requestName, s.namespace))
 }
 
 func (s *scene) make(t *testing.T, o client.Object) {

@@ -128,6 +128,14 @@ func TestTheBannerAndWhatBecameOfASettingAreTheControllersToWrite(t *testing.T) 
 	s.only(t, "SupportAccessSetting", []string{"update", "patch"}, "cluster admin", "namespace admin", "pipeline", "garbage collector")
 }
 
+func TestWhatIsAskedForIsEditedByNobodyAndClearedAwayByWhoMaySayNo(t *testing.T) {
+	s := tried(t)
+	changes := []string{"update", "patch"}
+	s.only(t, "SupportAccessRequest/status", []string{"patch"}, "controller")
+	s.only(t, "SupportAccessRequest: what it asks for", changes)
+	s.only(t, "SupportAccessRequest", []string{"delete"}, "cluster admin", "namespace admin", "pipeline", "namespace-controller", "garbage collector")
+}
+
 func TestIdentitiesAndTheirBindingsAreTheControllersAlone(t *testing.T) {
 	s := tried(t)
 	s.only(t, "managed RoleBinding", []string{"create"}, "controller")

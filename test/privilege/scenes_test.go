@@ -51,6 +51,7 @@ func (r *run) play(t *testing.T) {
 		{"an engineer is taken off a grant of the whole cluster, which is then deleted", r.wholeCluster},
 		{"a credential is handed over encrypted", r.encrypted},
 		{"roles that only a case opens are granted", r.elevated},
+		{"an engineer asks, and is answered and denied", r.asked},
 		{"support access is switched on and off", r.switched},
 		{"support access is switched on by default", r.switchedByDefault},
 		{"admins are told, and the mail server does not take the password", r.told},
@@ -516,6 +517,47 @@ func (r *run) switched(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.stands(t, s, v1alpha1.SettingOff)
+}
+
+// asked has an engineer ask, an admin answer one request and deny another.
+func (r *run) asked(t *testing.T) {
+	namespace := r.tenant(t)
+	r.create(t, &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "requester"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "support-access-requester"},
+		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: gen.Requester}},
+	})
+	ana := r.Client(t, gen.Requester)
+	wish, other := gen.RequestToApply("wish", namespace), gen.RequestToApply("other", namespace)
+	for _, request := range []*v1alpha1.SupportAccessRequest{wish, other} {
+		world.Eventually(t, "an engineer may ask", func() error { return ana.Create(t.Context(), request) })
+		r.hears(t, request, v1alpha1.RequestOpen)
+	}
+	no := gen.Decision("", namespace, gen.DenyingRequest(other.Name), gen.WithDecidedBy(""), gen.WithAuthority(""))
+	no.ObjectMeta = metav1.ObjectMeta{Namespace: namespace, Name: "no"}
+	r.create(t, no)
+	r.hears(t, other, v1alpha1.StateDenied)
+	g := gen.ToApply("case-4711", namespace, func(g *v1alpha1.SupportAccessGrant) {
+		g.Spec.RequestRef = &v1alpha1.RequestReference{Name: wish.Name}
+	})
+	world.Eventually(t, "the request is answered", func() error { return r.Admin.Create(t.Context(), g) })
+	r.becomes(t, g, v1alpha1.StateActive)
+	r.hears(t, wish, v1alpha1.RequestGranted)
+	r.delete(t, g)
+}
+
+// hears waits until a request is in a state.
+func (r *run) hears(t *testing.T, request *v1alpha1.SupportAccessRequest, state string) {
+	t.Helper()
+	world.Eventually(t, "request "+request.Name+" is "+state, func() error {
+		if err := r.Admin.Get(t.Context(), client.ObjectKeyFromObject(request), request); err != nil {
+			return err
+		}
+		if ready := apimeta.FindStatusCondition(request.Status.Conditions, v1alpha1.ConditionReady); ready == nil || ready.Reason != state {
+			return fmt.Errorf("it is %+v", ready)
+		}
+		return nil
+	})
 }
 
 // switchedByDefault has a policy switch a namespace on.
