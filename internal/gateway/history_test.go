@@ -337,3 +337,29 @@ func TestWhoSwitchedASettingIsInTheLogOnceForEachNamespace(t *testing.T) {
 	c.update(mail)
 	c.mustSay("support-access SwitchedOn by tess: on", "support-access SwitchedOn by tess: on, too", "support-access SwitchedOff by ben: off")
 }
+
+func TestWhoAskedAndWhatBecameOfItIsInTheLogOnceForEachRequest(t *testing.T) {
+	c := newChronicle(t)
+	of := func(name string, transitions ...v1alpha1.Transition) *v1alpha1.SupportAccessRecord {
+		return &v1alpha1.SupportAccessRecord{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "mail", Name: name + v1alpha1.RequestRecordSuffix},
+			Spec: v1alpha1.SupportAccessRecordSpec{
+				Request: &v1alpha1.RecordedRequest{Namespace: "mail", Name: name, UID: types.UID("uid-" + name), RequestedBy: "ana", Duration: "24h"},
+				Roles:   []string{"support-access-configuration"}, Engineers: []string{"ana@vendor.example"}, Case: &v1alpha1.Case{ID: "CASE-1"},
+			},
+			Status: v1alpha1.SupportAccessRecordStatus{Transitions: transitions},
+		}
+	}
+	asks := func(name string) string {
+		return name + " Requested by ana: ana@vendor.example are to do what support-access-configuration allow, for 24h: it is slow"
+	}
+	// They ask in the same microsecond.
+	one, two := of("one", transition(0, "Requested", "ana", "it is slow")), of("two", transition(0, "Requested", "ana", "it is slow"))
+	c.make(one, two)
+	c.mustSay(asks("one"), asks("two"))
+	one.Status.Transitions = append(one.Status.Transitions, transition(5, "Granted", "tess", "grant case-1 answers it"))
+	two.Status.Transitions = append(two.Status.Transitions, transition(5, "Denied", "tess", "not now"))
+	c.update(one)
+	c.update(two)
+	c.mustSay(asks("one"), asks("two"), "one Granted by tess: grant case-1 answers it", "two Denied by tess: not now")
+}

@@ -219,6 +219,87 @@ func TestTheCommandThatRevokesIsThereAsLongAsThereIsSomethingToRevoke(t *testing
 	}
 }
 
+// requested is the record of a request that was made at noon.
+func requested(mods ...func(*v1alpha1.SupportAccessRecord)) *v1alpha1.SupportAccessRecord {
+	expires := metav1.NewTime(noon.Add(72 * time.Hour))
+	r := &v1alpha1.SupportAccessRecord{
+		Spec: v1alpha1.SupportAccessRecordSpec{
+			Request: &v1alpha1.RecordedRequest{Namespace: "mail-archive", Name: "wish", UID: "u-2", RequestedBy: "oidc:ana", Duration: "24h"},
+			Reason:  "may I see its settings?", Engineers: []string{"ana@vendor.example"}, Roles: []string{"support-access-content"},
+		},
+		Status: v1alpha1.SupportAccessRecordStatus{ExpirationTime: &expires},
+	}
+	happens(r, noon, v1alpha1.TransitionRequested, "oidc:ana")
+	for _, mod := range mods {
+		mod(r)
+	}
+	return r
+}
+
+func TestARequestIsToldWithTheCommandsThatAnswerIt(t *testing.T) {
+	every := Telling{Events: []v1alpha1.NotificationEvent{v1alpha1.EventRequested, v1alpha1.EventRequestDenied, v1alpha1.EventRequestExpired, v1alpha1.EventGranted, v1alpha1.EventDenied, v1alpha1.EventExpired}}
+	later := noon.Add(time.Hour)
+	for name, c := range map[string]struct {
+		record  *v1alpha1.SupportAccessRecord
+		telling Telling
+		want    string
+	}{
+		"asked":                      {requested(), Telling{}, "Requested"},
+		"denied":                     {requested(ends(later, v1alpha1.StateDenied, "tess")), Telling{}, "Requested RequestDenied"},
+		"expired":                    {requested(ends(later, v1alpha1.StateExpired, operator)), Telling{}, "Requested"},
+		"expired, where it is asked": {requested(ends(later, v1alpha1.StateExpired, operator)), every, "Requested RequestExpired"},
+		"withdrawn":                  {requested(ends(later, v1alpha1.EndWithdrawn, "unknown")), every, "Requested"},
+		// Its grant tells.
+		"granted": {requested(func(r *v1alpha1.SupportAccessRecord) { happens(r, later, v1alpha1.TransitionGranted, "tess") }), every, "Requested"},
+	} {
+		var got []string
+		for _, n := range Notices(c.record, c.telling, later.Add(time.Hour)) {
+			got = append(got, string(n.Event))
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%s: it is told of %v, want %s", name, got, c.want)
+		}
+	}
+	n := Notices(requested(), Telling{Elevated: []string{"support-access-content"}}, noon)[0]
+	text := n.text()
+	for _, want := range []string{
+		"Support access requested: mail-archive/wish", "Requested by:  oidc:ana", "For:           24h", "Answer until:  2026-11-26 12:00:00 UTC",
+		"kubectl support-access grant --request wish -n mail-archive", "kubectl support-access deny --request wish -n mail-archive --reason WHY",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the text lacks %q:\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, "kubectl delete") || strings.Contains(text, "Granted by") {
+		t.Errorf("the text speaks of a grant:\n%s", text)
+	}
+	body, err := n.eventBody()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var event struct {
+		Type, Source, Subject string
+		Data                  struct {
+			Grant   *grantData
+			Request *requestData
+		}
+	}
+	if err := json.Unmarshal(body, &event); err != nil {
+		t.Fatal(err)
+	}
+	if event.Type != "dev.supportaccess.requested" || event.Source != "/supportaccess.dev/requests/mail-archive" || event.Subject != "wish" || event.Data.Grant != nil ||
+		event.Data.Request == nil || event.Data.Request.RequestedBy != "oidc:ana" || !event.Data.Request.Elevated || event.Data.Request.Duration != "24h" || event.Data.Request.Closed {
+		t.Errorf("the event is %s", body)
+	}
+	// Once it is answered there is nothing to answer.
+	answered := requested(func(r *v1alpha1.SupportAccessRecord) {
+		r.Status.Answer = &v1alpha1.AnsweringGrant{Name: "g", UID: "u-3"}
+	})
+	if text := Notices(answered, Telling{}, noon)[0].text(); strings.Contains(text, "kubectl") || !strings.Contains(text, "it waits for no answer any more") {
+		t.Errorf("of what is answered it says:\n%s", text)
+	}
+}
+
 // hostile are values that want to be more than values.
 var hostile = map[string]string{
 	"a header":          "x\r\nBcc: everybody@customer.test\r\n\r\nbody",
@@ -237,6 +318,7 @@ func withEverywhere(value string) Notice {
 	n.By, n.Message = value, value
 	g := &n.Grant
 	g.Namespace, g.Name, g.UID, g.GrantedBy, g.Reason, g.CaseID, g.CaseURL, g.Transport = value, value, value, value, value, value, value, value
+	g.RequestedBy, g.Duration = value, value
 	for range 100 {
 		g.Engineers, g.Roles, g.Places = append(g.Engineers, value), append(g.Roles, value), append(g.Places, value)
 	}
@@ -245,7 +327,12 @@ func withEverywhere(value string) Notice {
 
 func TestAHostileValueIsOnlyAValueInEveryMessage(t *testing.T) {
 	for name, value := range hostile {
-		t.Run(name, func(t *testing.T) { checkHarmless(t, withEverywhere(value)) })
+		t.Run(name, func(t *testing.T) {
+			n := withEverywhere(value)
+			checkHarmless(t, n)
+			n.Grant.Request = true
+			checkHarmless(t, n)
+		})
 	}
 }
 

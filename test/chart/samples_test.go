@@ -47,6 +47,13 @@ func (i *installation) samplesApply(t *testing.T) {
 		apply(admin, name)
 	}
 	apply(i.kubeconfig, "grant-namespaces.yaml")
+	// Who asked does not answer.
+	apply(i.kubeconfig, "request.yaml")
+	world.Eventually(t, "the API server has heard of the request", func() error {
+		_, _, err := i.Kubectl(t, admin, "apply", "--dry-run=server", "-f", filepath.Join(root(t), "config", "samples", "grant-answer.yaml"))
+		return err
+	})
+	apply(admin, "grant-answer.yaml")
 	for _, name := range []string{"decision-revoke.yaml", "decision-engineer.yaml", "decision-shorten.yaml"} {
 		apply(admin, name)
 	}

@@ -111,6 +111,23 @@ func TestTheAPIServerTakesEveryManifest(t *testing.T) {
 	if err := refused(t, w, admin, grantWith("duration: 24h\n  colour: blue"), `unknown field "spec.colour"`); err != nil {
 		t.Error(err)
 	}
+	// What answers a request takes one that somebody else has made.
+	ana := w.Kubeconfig(t, w.Config("ana@vendor.example", "system:masters"), "")
+	for _, m := range manifests {
+		if m.object.GetKind() != "SupportAccessRequest" {
+			continue
+		}
+		if _, stderr, err := w.KubectlWith(t, ana, m.text, "apply", "-f", "-"); err != nil {
+			t.Fatalf("%s: %v: %s", m.from, err, stderr)
+		}
+		world.Eventually(t, "the request is known", func() error {
+			_, stderr, err := tryOut(t, w, admin, read(t, "config/samples/grant-answer.yaml"))
+			if err != nil {
+				return fmt.Errorf("%w: %s", err, stderr)
+			}
+			return nil
+		})
+	}
 	tried := 0
 	for _, m := range manifests {
 		if !m.ours() {
