@@ -192,6 +192,7 @@ func mapper() apimeta.RESTMapper {
 		{v1alpha1.GroupVersion, "SupportAccessDecision", apimeta.RESTScopeNamespace},
 		{v1alpha1.GroupVersion, "SupportAccessRecord", apimeta.RESTScopeNamespace},
 		{v1alpha1.GroupVersion, "SupportAccessSetting", apimeta.RESTScopeNamespace},
+		{v1alpha1.GroupVersion, "SupportAccessRequest", apimeta.RESTScopeNamespace},
 		{corev1.SchemeGroupVersion, "Secret", apimeta.RESTScopeNamespace},
 		{corev1.SchemeGroupVersion, "ConfigMap", apimeta.RESTScopeNamespace},
 		{corev1.SchemeGroupVersion, "Pod", apimeta.RESTScopeNamespace},

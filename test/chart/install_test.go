@@ -96,6 +96,7 @@ func (i *installation) everythingIsThere(t *testing.T) {
 	// What it leaves out the API server fills in.
 	shipped.Spec.Sessions = &v1alpha1.SessionLimits{IdleTimeout: "1h", MaxConnections: 32, MaxStreamBytes: 16 << 20}
 	shipped.Spec.HandoverWindow, shipped.Spec.MaxEnabled, shipped.Spec.ApprovalTimeout = "24h", "720h", "72h"
+	shipped.Spec.RequestTimeout, shipped.Spec.MaxOpenRequests = "72h", new(int32(5))
 	shipped.Spec.Recording = &v1alpha1.Recording{Input: v1alpha1.InputNever, MaxLogBytes: new(int64(1 << 20))}
 	if got, want := asJSON(t, policy.Spec), asJSON(t, shipped.Spec); got != want {
 		t.Errorf("the default policy is %s, want %s", got, want)
