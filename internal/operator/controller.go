@@ -329,7 +329,7 @@ func addBesideGrants(mgr ctrl.Manager, o Options, watch *guard.Guard) error {
 		return fmt.Errorf("set up the controller of settings by default: %w", err)
 	}
 	requests := &request.Reconciler{
-		Client: policyClient{Client: mgr.GetClient(), cache: mgr.GetCache(), live: live}, Live: live, Clock: now, Admission: watch,
+		Client: policyClientOf(mgr), Live: live, Clock: now, Admission: watch,
 		Recorder: mgr.GetEventRecorder("support-access"),
 	}
 	if err := requests.SetupWithManager(mgr); err != nil {
