@@ -30,8 +30,8 @@ type stage struct {
 	cp        *controlplane.ControlPlane
 	started   time.Time
 	// kubeconfigs of the people: a cluster admin, an admin of the tenant's namespace, one who approves there, an engineer of
-	// the vendor.
-	cluster, tess, pat, ana string
+	// the vendor with what was handed over to her, and with the login of her own by which she may ask.
+	cluster, tess, pat, ana, asking string
 	// address is where the gateway is.
 	address string
 }
@@ -68,7 +68,7 @@ func show(ctx context.Context, root string) (err error) {
 	}
 	defer func() { err = errors.Join(err, running.stop()) }()
 	s.address = running.address
-	for _, chapter := range []func(context.Context) error{s.product, s.grantAccess, s.useAccess, s.revoke, s.elevate, s.expire, s.switchOnAndOff, s.records, s.audit} {
+	for _, chapter := range []func(context.Context) error{s.product, s.grantAccess, s.useAccess, s.revoke, s.elevate, s.expire, s.askAndAnswer, s.switchOnAndOff, s.records, s.audit} {
 		if err := chapter(ctx); err != nil {
 			return err
 		}
@@ -78,7 +78,7 @@ func show(ctx context.Context, root string) (err error) {
 }
 
 func (s *stage) people() error {
-	for name, path := range map[string]*string{"": &s.cluster, "tess@customer.example": &s.tess, "pat@customer.example": &s.pat} {
+	for name, path := range map[string]*string{"": &s.cluster, "tess@customer.example": &s.tess, "pat@customer.example": &s.pat, "ana@vendor.example": &s.asking} {
 		config := s.cp.AdminConfig()
 		if name != "" {
 			config = s.cp.UserConfig(name)
@@ -146,7 +146,7 @@ func (s *stage) fetch(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("decode the kubeconfig: %w", err)
 	}
-	s.ana = filepath.Join(s.dir, "kubeconfig-ana")
+	s.ana = filepath.Join(s.dir, "kubeconfig-handed-over")
 	if err := os.WriteFile(s.ana, content, 0o600); err != nil {
 		return fmt.Errorf("write the engineer's kubeconfig: %w", err)
 	}
@@ -280,6 +280,60 @@ spec: {action: Revoke, target: {grant: case-4713}, reason: enough seen}
 		say("            %v", err)
 	}
 	return name
+}
+
+// askAndAnswer shows how an engineer asks, and that nobody gives more than was asked for, nor answers their own request.
+func (s *stage) askAndAnswer(ctx context.Context) error {
+	s.title("Ana asks for access with a login that may ask and nothing else; Tess answers, and says no to the next request")
+	for _, step := range []func() error{
+		func() error {
+			return s.expect(ctx, s.cluster, "", "create", "rolebinding", "ana-asks", "--clusterrole=support-access-requester", "--user=ana@vendor.example")
+		},
+		func() error {
+			return s.expect(ctx, s.asking, "created", "support-access", "request", "--engineer", "ana@vendor.example", "--for", "24h", "--case", "CASE-4720",
+				"--role", "support-access-configuration", "--reason", "May I see the connector's settings?")
+		},
+		func() error { return s.expectRefused(ctx, s.asking, "cannot create", "create", "-f", s.answer()) },
+		func() error {
+			return s.expectRefused(ctx, s.tess, "does not ask for", "support-access", "grant", "--request", "case-4720", "--role", "support-access-diagnostics")
+		},
+		func() error {
+			return s.expect(ctx, s.tess, "Active", "support-access", "grant", "--request", "case-4720", "--for", "4h", "--wait")
+		},
+		func() error {
+			return s.expect(ctx, s.asking, "condition met", "wait", "--for=condition=Granted", "--timeout=30s", "sareq/case-4720")
+		},
+		func() error {
+			return s.expect(ctx, s.asking, "created", "support-access", "request", "--engineer", "ana@vendor.example", "--for", "24h", "--case", "CASE-4721",
+				"--reason", "And may I look again tomorrow?")
+		},
+		func() error {
+			return s.expect(ctx, s.tess, "denied", "support-access", "deny", "--request", "case-4721", "--reason", "Not during the audit")
+		},
+		func() error { return s.expect(ctx, s.asking, "Denied", "get", "sareq") },
+		func() error {
+			return s.expect(ctx, s.tess, "", "support-access", "revoke", "case-4720", "--reason", "Seen enough")
+		},
+	} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// answer writes the answer that Ana would like to give herself, and returns its file.
+func (s *stage) answer() string {
+	path := filepath.Join(s.dir, "answer.yaml")
+	content := `apiVersion: supportaccess.dev/v1alpha1
+kind: SupportAccessGrant
+metadata: {name: by-herself, namespace: mail-archive}
+spec: {requestRef: {name: case-4720}}
+`
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		say("            %v", err)
+	}
+	return path
 }
 
 // switchOnAndOff shows the standing switch of a namespace: on until an instant, off again at once, and Ana with it.
@@ -456,7 +510,7 @@ func (s *stage) expectRefused(ctx context.Context, kubeconfig, want string, args
 }
 
 func (s *stage) tell(ctx context.Context, kubeconfig string, args []string) (string, error) {
-	who := map[string]string{s.cluster: "cluster admin", s.tess: "tess", s.pat: "pat", s.ana: "ana"}[kubeconfig]
+	who := map[string]string{s.cluster: "cluster admin", s.tess: "tess", s.pat: "pat", s.ana: "ana", s.asking: "ana, asking"}[kubeconfig]
 	say("%s  %s $ kubectl %s", s.clock(), who, strings.NewReplacer(s.root+"/", "", s.dir+"/", "").Replace(strings.Join(args, " ")))
 	out, err := s.output(ctx, kubeconfig, args...)
 	for line := range strings.SplitSeq(out, "\n") {
