@@ -74,7 +74,7 @@ func inBoth(r *run) func(*v1alpha1.SupportAccessGrant) {
 
 // flows are the flows whose every write is disturbed.
 func flows() []flow {
-	return slices.Concat(givingFlows(), takingFlows(), gatewayFlows(), handoverFlows(), settingFlows(), approvalFlows())
+	return slices.Concat(givingFlows(), takingFlows(), gatewayFlows(), handoverFlows(), settingFlows(), approvalFlows(), requestFlows())
 }
 
 func givingFlows() []flow {

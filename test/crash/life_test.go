@@ -15,6 +15,7 @@ import (
 	"supportaccess.dev/operator/controllers/decision"
 	"supportaccess.dev/operator/controllers/grant"
 	"supportaccess.dev/operator/controllers/record"
+	"supportaccess.dev/operator/controllers/request"
 	"supportaccess.dev/operator/controllers/setting"
 	"supportaccess.dev/operator/internal/access"
 	"supportaccess.dev/operator/internal/records"
@@ -40,6 +41,7 @@ type life struct {
 	decisions *decision.Reconciler
 	records   *record.Reconciler
 	settings  *setting.Reconciler
+	requests  *request.Reconciler
 	// lags says that its cache shows the past.
 	lags bool
 	// cancel ends what is under way, as the end of a process does.
@@ -92,6 +94,7 @@ func (r *run) lifeWith(w *wire, c client.Client) *life {
 	l.decisions = &decision.Reconciler{Client: c, Live: live, Clock: r.clock}
 	l.records = &record.Reconciler{Client: c, Live: live, Clock: r.clock, Retention: retention}
 	l.settings = &setting.Reconciler{Client: c, Live: live, Clock: r.clock, Admission: r.stage.admission, Recorder: &events.FakeRecorder{}}
+	l.requests = &request.Reconciler{Client: c, Live: live, Clock: r.clock, Admission: r.stage.admission, Recorder: &events.FakeRecorder{}}
 	return l
 }
 
@@ -108,6 +111,7 @@ func (l *life) turns() []func() pass {
 	add("record", l.records, keys.records)
 	add("decision", l.decisions, keys.decisions)
 	add("setting", l.settings, keys.settings)
+	add("request", l.requests, keys.requests)
 	return turns
 }
 

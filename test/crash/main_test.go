@@ -121,6 +121,9 @@ func build(t *testing.T, w *world.World) (*stage, error) {
 			return nil, err
 		}
 	}
+	if err := s.requester(ctx); err != nil {
+		return nil, err
+	}
 	if err := s.approvers(ctx); err != nil {
 		return nil, fmt.Errorf("let people approve: %w", err)
 	}

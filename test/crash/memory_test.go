@@ -24,7 +24,7 @@ import (
 
 // remembered are the kinds that the operator reads from its cache.
 var remembered = []string{
-	"SupportAccessGrant", "SupportAccessRecord", "SupportAccessDecision", "SupportAccessPolicy", "SupportAccessSetting",
+	"SupportAccessGrant", "SupportAccessRecord", "SupportAccessDecision", "SupportAccessPolicy", "SupportAccessSetting", "SupportAccessRequest",
 	"RoleBinding", "ClusterRoleBinding", "ClusterRole", "Namespace", "Secret", "ServiceAccount", "SupportAccessSession",
 }
 

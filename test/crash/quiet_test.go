@@ -352,6 +352,7 @@ func (r *run) outcome() string {
 		out = append(out, line)
 	}
 	out = append(out, r.outcomeOfSetting()...)
+	out = append(out, r.outcomeOfRequest()...)
 	lines := strings.Split(r.plain(strings.Join(out, "\n")), "\n")
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")

@@ -58,6 +58,8 @@ type run struct {
 	home, other string
 	// switched says that there is, or was, a setting at home.
 	switched bool
+	// asked says that there is, or was, a request at home.
+	asked bool
 	// own is the policy of the home namespace, where it has one of its own.
 	own   string
 	names map[string]string

@@ -131,7 +131,7 @@ func pointers[T any, P interface {
 
 // keys are what the watches would have the reconcilers look at.
 type keys struct {
-	grants, records, decisions, settings []types.NamespacedName
+	grants, records, decisions, settings, requests []types.NamespacedName
 }
 
 // keys asks the cache what there is.
@@ -148,6 +148,9 @@ func (r *run) keys() keys {
 	}
 	if r.switched {
 		k.settings = append(k.settings, r.key(v1alpha1.SettingName))
+	}
+	if r.asked {
+		k.requests = append(k.requests, r.key(theRequest))
 	}
 	mine := client.MatchingLabels{v1alpha1.LabelGrantNamespace: r.home}
 	for _, o := range r.listFrom(r.stage.cache, &v1alpha1.SupportAccessRecordList{}, mine) {
