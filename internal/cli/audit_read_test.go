@@ -50,6 +50,7 @@ var evening = time.Date(2026, 12, 1, 18, 0, 0, 0, time.UTC)
 // served is a log that is read over the network, and the flags that say how.
 type served struct {
 	log   *audit.Ledger
+	store *sqlite.Store
 	flags []string
 }
 
@@ -84,7 +85,7 @@ func serveLog(t *testing.T) *served {
 			t.Fatal(err)
 		}
 	}
-	return &served{log: log, flags: []string{"--audit-server", server.URL, "--audit-ca", ca, "--audit-token-file", token}}
+	return &served{log: log, store: store, flags: []string{"--audit-server", server.URL, "--audit-ca", ca, "--audit-token-file", token}}
 }
 
 // puts puts one request of Ana's down: how it began, and how it ended.

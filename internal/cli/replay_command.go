@@ -17,6 +17,7 @@ import (
 	"golang.org/x/term"
 	"k8s.io/utils/clock"
 
+	"supportaccess.dev/operator/internal/audit"
 	"supportaccess.dev/operator/internal/audit/cast"
 )
 
@@ -30,6 +31,7 @@ type replaying struct {
 	speed     float64
 	idleLimit time.Duration
 	output    string
+	file      string
 }
 
 func (d *Desk) replayCommand() *cobra.Command {
@@ -40,7 +42,8 @@ func (d *Desk) replayCommand() *cobra.Command {
 		Long: "Show again what went over the stream of an engineer: what a command in a pod printed, and what of a log was kept. ENTRY is the auditID of the request, or the number " +
 			"of an entry about it, as kubectl support-access audit -o json shows them. Reading it is an entry itself, and takes the same right as the log.\n\n" +
 			"What a pod prints can steer a terminal. To a terminal it is played as it came only with --raw; without, control characters other than line breaks and tabs are " +
-			"shown in words. Into a file or a pipe it goes with --raw as it came, to the byte. -o asciicast writes a file that asciinema plays.",
+			"shown in words. Into a file or a pipe it goes with --raw as it came, to the byte. -o asciicast writes a file that asciinema plays.\n\n" +
+			"With --file it is played from a whole export of the log, and nobody is asked. Whether that was changed since, audit verify says.",
 		Example: `  # What the engineer saw, twice as fast, without long pauses
   kubectl support-access replay -n mail-archive 6f1f3a0e-3c1a-4b5e-9d60-7b1c5d6f0a11 --speed 2 --idle-limit 2s
 
@@ -48,7 +51,10 @@ func (d *Desk) replayCommand() *cobra.Command {
   kubectl support-access replay -n mail-archive 4711 --raw > output.bin
 
   # For asciinema
-  kubectl support-access replay -n mail-archive 4711 -o asciicast > session.cast`,
+  kubectl support-access replay -n mail-archive 4711 -o asciicast > session.cast
+
+  # From an export, which was verified
+  kubectl support-access audit verify --key log.pub export.jsonl && kubectl support-access replay 4711 --file export.jsonl`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(command *cobra.Command, args []string) error { return r.run(command.Context(), args[0]) },
 	}
@@ -59,6 +65,7 @@ func (d *Desk) replayCommand() *cobra.Command {
 	flags.Float64Var(&r.speed, "speed", 1, "play so many times as fast as it was; 0 for at once")
 	flags.DurationVar(&r.idleLimit, "idle-limit", 0, "wait no longer than this where nothing happened; 0 for as long as it was")
 	flags.StringVarP(&r.output, "output", "o", "", "asciicast for a file that asciinema plays")
+	flags.StringVarP(&r.file, "file", "f", "", "an export of the whole log, in place of the gateway")
 	return command
 }
 
@@ -68,6 +75,9 @@ func (r *replaying) run(ctx context.Context, entry string) error {
 	}
 	if r.speed < 0 || r.idleLimit < 0 {
 		return errors.New("--speed and --idle-limit: less than 0 is no speed and no time")
+	}
+	if r.file != "" {
+		return r.fromFile(ctx, entry)
 	}
 	query, err := r.where()
 	if err != nil {
@@ -90,6 +100,38 @@ func (r *replaying) run(ctx context.Context, entry string) error {
 		return copied(r.Streams.Out, body)
 	}
 	return r.play(ctx, body)
+}
+
+// fromFile plays a recording from an export.
+func (r *replaying) fromFile(ctx context.Context, entry string) error {
+	file, err := os.Open(r.file)
+	if err != nil {
+		return fmt.Errorf("--file: %w", err)
+	}
+	defer func() { _ = file.Close() }()
+	export, err := cast.OpenExport(file, entry)
+	if err != nil {
+		return fmt.Errorf("--file: %s: %w", r.file, err)
+	}
+	query := audit.Query{Recording: export.ID}
+	if r.output == "asciicast" {
+		return played(cast.Play(ctx, export, query, r.Streams.Out), r.file)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	body, to := io.Pipe()
+	go func() { _ = to.CloseWithError(cast.Play(ctx, export, query, to)) }()
+	err = played(r.play(ctx, body), r.file)
+	_ = body.Close()
+	return err
+}
+
+// played says of which file it is that there is no such recording.
+func played(err error, file string) error {
+	if errors.Is(err, cast.ErrNone) {
+		return fmt.Errorf("--file: %s: %w", file, err)
+	}
+	return err
 }
 
 // where says in which namespace it is looked for.

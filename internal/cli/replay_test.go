@@ -2,6 +2,8 @@ package cli
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -99,6 +101,47 @@ func TestWhoReplaysIsToldWhatIsMissing(t *testing.T) {
 	} {
 		if code, out, diagnostics := s.replays(t, c.args...); code != exitFailed || out != "" || !strings.Contains(diagnostics, c.says) {
 			t.Errorf("%s: exit code %d: %q, %q, want %q", title, code, out, diagnostics, c.says)
+		}
+	}
+}
+
+func TestAnExportOfTheWholeLogIsPlayedWithoutTheGateway(t *testing.T) {
+	s := serveLog(t)
+	frames := []cast.Frame{{Kind: cast.Output, Data: bytes.Repeat([]byte("a\xff\x00\r\n"), 40_000)}, {Kind: cast.Errors, Data: []byte("oh\n")}}
+	s.saw(t, "one", frames...)
+	s.saw(t, "two", cast.Frame{Kind: cast.Output, Data: []byte("another")})
+	var whole, found bytes.Buffer
+	if err := audit.Export(t.Context(), &whole, s.store); err != nil {
+		t.Fatal(err)
+	}
+	if err := audit.ExportFound(t.Context(), &found, s.store, audit.Query{}); err != nil {
+		t.Fatal(err)
+	}
+	file := func(content []byte) string {
+		path := filepath.Join(t.TempDir(), "export.jsonl")
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	path := file(whole.Bytes())
+	s.flags = nil
+	for _, entry := range []string{"one", "2", "3"} {
+		if code, out, diagnostics := s.replays(t, entry, "--raw", "--file", path); code != exitOK || out != string(frames[0].Data) || diagnostics != "oh\n" {
+			t.Errorf("by %s: exit code %d: %d bytes, %q", entry, code, len(out), diagnostics)
+		}
+	}
+	if code, out, _ := s.replays(t, "two", "-o", "asciicast", "-f", path); code != exitOK || !strings.Contains(out, `"another"`) || strings.Contains(out, "oh") {
+		t.Errorf("as an asciicast: exit code %d: %s", code, out)
+	}
+	for says, c := range map[string]struct{ entry, path string }{
+		"there is no such recording": {"three", path}, "entry 99 is not in this export": {"99", path},
+		"this is no export of an audit log": {"one", file([]byte("{}\n"))}, "is no export": {"one", file(nil)},
+		"no such file": {"one", path + "-no"}, "what filters found has no recordings": {"one", file(found.Bytes())},
+		"read the export at byte": {"one", file(append(whole.Bytes()[:200:200], "{\n"...))},
+	} {
+		if code, _, diagnostics := s.replays(t, c.entry, "--file", c.path); code == exitOK || !strings.Contains(diagnostics, says) {
+			t.Errorf("want %q: exit code %d: %s", says, code, diagnostics)
 		}
 	}
 }
