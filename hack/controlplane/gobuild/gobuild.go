@@ -7,6 +7,7 @@ import (
 	"debug/buildinfo"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -107,12 +108,31 @@ func Program(ctx context.Context, pkg, output string, log Logf) error {
 		return err
 	}
 	defer unlock()
+	// Most that ask find it built, by the package before them: go links anew what it does not find up to date where it writes.
+	if err := copyProgram(output, partialOf(output)); err != nil {
+		return fmt.Errorf("copy %s: %w", output, err)
+	}
 	return build(ctx, output, "-C", root, pkg)
 }
 
+// copyProgram copies a program if there is one.
+func copyProgram(from, to string) error {
+	content, err := os.ReadFile(from)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, content, 0o755)
+}
+
+// partialOf is where a program is built before it is put in place.
+func partialOf(output string) string { return output + ".partial" }
+
 // build compiles beside the output and then puts it in place: a program that runs cannot be written to.
 func build(ctx context.Context, output string, args ...string) error {
-	partial := output + ".partial"
+	partial := partialOf(output)
 	args = append([]string{"build"}, args...)
 	// The package comes last, whatever flags there are.
 	args = append(args[:len(args)-1:len(args)-1], "-o", partial, args[len(args)-1])

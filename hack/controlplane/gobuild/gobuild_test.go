@@ -1,6 +1,7 @@
 package gobuild
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -59,5 +60,32 @@ func TestWhatIsNoProgramHasNoVersion(t *testing.T) {
 	}
 	if version := builtFrom(self); version != info.Main.Version {
 		t.Errorf("this test was built from %q, want %q", version, info.Main.Version)
+	}
+}
+
+func TestAProgramThatIsUpToDateIsNotLinkedAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "testreport")
+	build := func(pkg string) []byte {
+		t.Helper()
+		if err := Program(t.Context(), pkg, path, t.Logf); err != nil {
+			t.Fatal(err)
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return content
+	}
+	// What is up to date is told by its beginning.
+	const first, second = "./hack/testreport", "./hack/postgres/cmd"
+	marked := append(build(first), "built once"...)
+	if err := os.WriteFile(path, marked, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if again := build(first); !bytes.Equal(again, marked) {
+		t.Errorf("it was built again: %d bytes, want %d", len(again), len(marked))
+	}
+	if other := build(second); bytes.Contains(other, []byte("built once")) {
+		t.Errorf("what is not up to date was left as it is: %d bytes", len(other))
 	}
 }
