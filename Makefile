@@ -7,8 +7,9 @@ SHELL := /usr/bin/env bash -o pipefail
 BIN := bin
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 IMAGE ?= supportaccess.dev/support-access:$(VERSION)
-# One package of tests starts one control plane, so not too many at once. RUN narrows the tests, PACKAGES the packages.
-TEST_FLAGS ?= -timeout=40m
+# One package of tests starts one control plane, so not too many at once. RUN narrows the tests, PACKAGES the packages. What
+# go test would vet, make lint vets.
+TEST_FLAGS ?= -timeout=40m -vet=off
 PACKAGES ?= ./...
 RUN ?=
 
