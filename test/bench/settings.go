@@ -31,7 +31,7 @@ func (b *bench) switchOffAtOnce(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	gone, err := b.watchDeletions(ctx, v1alpha1.LabelManaged, ofSettings)
+	gone, err := b.watchDeletions(ctx, o.storm*len(roles), v1alpha1.LabelManaged, ofSettings)
 	if err != nil {
 		return err
 	}
@@ -41,7 +41,7 @@ func (b *bench) switchOffAtOnce(ctx context.Context, o options) error {
 		return fmt.Errorf("switch off: %w", err)
 	}
 	say("  switched off in %s", time.Since(started).Round(time.Millisecond))
-	late, err := gone(o.storm*len(roles), started)
+	late, err := gone(started)
 	if err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func (b *bench) switchBareOff(ctx context.Context, n int) (sample, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create bindings: %w", err)
 	}
-	gone, err := b.watchDeletions(ctx, bareLabel, ofSettings)
+	gone, err := b.watchDeletions(ctx, n*len(roles), bareLabel, ofSettings)
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +134,7 @@ func (b *bench) switchBareOff(ctx context.Context, n int) (sample, error) {
 	if err != nil {
 		return nil, fmt.Errorf("delete bindings: %w", err)
 	}
-	return gone(n*len(roles), started)
+	return gone(started)
 }
 
 // ofSettings tells the bindings of the settings' namespaces.

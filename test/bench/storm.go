@@ -95,11 +95,11 @@ func (b *bench) expireOnce(ctx context.Context, prefix string, n int, end time.T
 		}
 		return nil, nil, err
 	}
-	gone, err := b.watchDeletions(ctx, v1alpha1.LabelGrant, ofGrants(prefix))
+	gone, err := b.watchDeletions(ctx, n*len(roles), v1alpha1.LabelGrant, ofGrants(prefix))
 	if err != nil {
 		return nil, nil, err
 	}
-	late, err = gone(n*len(roles), end)
+	late, err = gone(end)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -120,7 +120,7 @@ func (b *bench) makeBare(ctx context.Context, round, n int) (func(context.Contex
 		return nil, fmt.Errorf("create bindings: %w", err)
 	}
 	return func(ctx context.Context) (sample, error) {
-		gone, err := b.watchDeletions(ctx, v1alpha1.LabelGrant, ofGrants(prefix))
+		gone, err := b.watchDeletions(ctx, n, v1alpha1.LabelGrant, ofGrants(prefix))
 		if err != nil {
 			return nil, err
 		}
@@ -128,7 +128,7 @@ func (b *bench) makeBare(ctx context.Context, round, n int) (func(context.Contex
 		if err := each(ctx, n, func(ctx context.Context, i int) error { return b.bare.Delete(ctx, binding(i)) }); err != nil {
 			return nil, fmt.Errorf("delete bindings: %w", err)
 		}
-		return gone(n, started)
+		return gone(started)
 	}, nil
 }
 
@@ -139,9 +139,9 @@ func ofGrants(prefix string) func(*rbacv1.RoleBinding) bool {
 	}
 }
 
-// watchDeletions begins to watch the bindings that have a label. What it returns says how long after an instant each of n that
-// count was gone.
-func (b *bench) watchDeletions(ctx context.Context, label string, counts func(*rbacv1.RoleBinding) bool) (func(n int, since time.Time) (sample, error), error) {
+// watchDeletions begins to watch the bindings that have a label, and notes when each of n that count was gone. What it returns
+// waits for the last, and says how long after an instant each was.
+func (b *bench) watchDeletions(ctx context.Context, n int, label string, counts func(*rbacv1.RoleBinding) bool) (func(since time.Time) (sample, error), error) {
 	list := &rbacv1.RoleBindingList{}
 	if err := b.admin.List(ctx, list, client.HasLabels{label}); err != nil {
 		return nil, fmt.Errorf("list bindings: %w", err)
@@ -150,20 +150,31 @@ func (b *bench) watchDeletions(ctx context.Context, label string, counts func(*r
 	if err != nil {
 		return nil, fmt.Errorf("watch bindings: %w", err)
 	}
-	return func(n int, since time.Time) (sample, error) {
+	gone := make(chan time.Time, n)
+	go func() {
+		defer close(gone)
+		for seen := 0; seen < n; {
+			event, open := <-events.ResultChan()
+			if !open {
+				return
+			}
+			if o, ok := event.Object.(*rbacv1.RoleBinding); ok && event.Type == watch.Deleted && counts(o) {
+				gone <- time.Now()
+				seen++
+			}
+		}
+	}()
+	return func(since time.Time) (sample, error) {
 		defer events.Stop()
 		timeout := time.After(time.Until(since) + patience)
 		var late sample
 		for len(late) < n {
 			select {
-			case event, open := <-events.ResultChan():
+			case at, open := <-gone:
 				if !open {
 					return nil, errors.New("the watch of the bindings ended")
 				}
-				o, ok := event.Object.(*rbacv1.RoleBinding)
-				if ok && event.Type == watch.Deleted && counts(o) {
-					late = append(late, time.Since(since))
-				}
+				late = append(late, at.Sub(since))
 			case <-timeout:
 				return nil, fmt.Errorf("only %d of %d bindings were deleted", len(late), n)
 			}
