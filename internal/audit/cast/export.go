@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -109,8 +110,7 @@ func visit(line []byte, offset int64, do func(*audit.Entry, place)) error {
 // nothing else.
 func (x *Export) Find(_ context.Context, q audit.Query) (audit.Page, error) {
 	var page audit.Page
-	for i := len(x.lines) - 1; i >= 0; i-- {
-		at := x.lines[i]
+	for _, at := range slices.Backward(x.lines) {
 		if q.Below > 0 && at.seq >= q.Below || at.seq <= q.Above {
 			continue
 		}
