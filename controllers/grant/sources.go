@@ -101,7 +101,8 @@ func (r *Reconciler) grantsOfRole(ctx context.Context, o client.Object) []types.
 	return r.grantsOfRecords(ctx, client.MatchingFields{indexRoles: o.GetName()})
 }
 
-// grantsOfNamespace maps a namespace to the grants that reach it, those for the whole cluster and those that lie in it.
+// grantsOfNamespace maps a namespace to the grants that name it and those that lie in it. What reaches the whole cluster goes by
+// its own namespace.
 func (r *Reconciler) grantsOfNamespace(ctx context.Context, o client.Object) []types.NamespacedName {
 	keys := r.grantsOfRecords(ctx, client.MatchingFields{records.IndexPlaces: o.GetName()})
 	return append(keys, r.grantsIn(ctx, o.GetName())...)
