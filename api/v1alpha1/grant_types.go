@@ -45,10 +45,13 @@ type SupportAccessGrant struct {
 // SupportAccessGrantSpec is what is granted. Everything but reason and case.url is fixed once it is applied: one rule
 // at this level, because a rule below an optional field can be evaded by unsetting that field first.
 //
-// +kubebuilder:validation:XValidation:rule="self.engineers == oldSelf.engineers && self.roles == oldSelf.roles && has(self.scope) == has(oldSelf.scope) && (!has(self.scope) || (has(self.scope.namespaces) == has(oldSelf.scope.namespaces) && (!has(self.scope.namespaces) || self.scope.namespaces == oldSelf.scope.namespaces))) && has(self.duration) == has(oldSelf.duration) && (!has(self.duration) || self.duration == oldSelf.duration) && has(self.expirationTime) == has(oldSelf.expirationTime) && (!has(self.expirationTime) || self.expirationTime == oldSelf.expirationTime) && has(self.startTime) == has(oldSelf.startTime) && (!has(self.startTime) || self.startTime == oldSelf.startTime) && has(self.transport) == has(oldSelf.transport) && (!has(self.transport) || self.transport == oldSelf.transport) && has(self.grantedBy) == has(oldSelf.grantedBy) && (!has(self.grantedBy) || self.grantedBy == oldSelf.grantedBy) && has(self.case) == has(oldSelf.case) && (!has(self.case) || self.case.id == oldSelf.case.id) && has(self.settingRef) == has(oldSelf.settingRef) && (!has(self.settingRef) || self.settingRef == oldSelf.settingRef) && has(self.requestRef) == has(oldSelf.requestRef) && (!has(self.requestRef) || self.requestRef == oldSelf.requestRef)",message="spec: a grant is never edited (only reason and case.url may be corrected): shorten it or take off an engineer with a SupportAccessDecision, give more with another grant, end it by deleting it"
+// +kubebuilder:validation:XValidation:rule="self.engineers == oldSelf.engineers && self.roles == oldSelf.roles && has(self.scope) == has(oldSelf.scope) && (!has(self.scope) || (has(self.scope.namespaces) == has(oldSelf.scope.namespaces) && (!has(self.scope.namespaces) || self.scope.namespaces == oldSelf.scope.namespaces))) && has(self.duration) == has(oldSelf.duration) && (!has(self.duration) || self.duration == oldSelf.duration) && has(self.expirationTime) == has(oldSelf.expirationTime) && (!has(self.expirationTime) || self.expirationTime == oldSelf.expirationTime) && has(self.startTime) == has(oldSelf.startTime) && (!has(self.startTime) || self.startTime == oldSelf.startTime) && has(self.transport) == has(oldSelf.transport) && (!has(self.transport) || self.transport == oldSelf.transport) && has(self.grantedBy) == has(oldSelf.grantedBy) && (!has(self.grantedBy) || self.grantedBy == oldSelf.grantedBy) && has(self.case) == has(oldSelf.case) && (!has(self.case) || self.case.id == oldSelf.case.id) && has(self.settingRef) == has(oldSelf.settingRef) && (!has(self.settingRef) || self.settingRef == oldSelf.settingRef) && has(self.requestRef) == has(oldSelf.requestRef) && (!has(self.requestRef) || self.requestRef == oldSelf.requestRef) && has(self.flaggedContent) == has(oldSelf.flaggedContent) && (!has(self.flaggedContent) || self.flaggedContent == oldSelf.flaggedContent)",message="spec: a grant is never edited (only reason and case.url may be corrected): shorten it or take off an engineer with a SupportAccessDecision, give more with another grant, end it by deleting it"
 // +kubebuilder:validation:XValidation:rule="has(self.duration) != has(self.expirationTime)",message="spec: give exactly one of duration and expirationTime"
 // +kubebuilder:validation:XValidation:rule="!has(self.startTime) || !has(self.expirationTime) || self.startTime < self.expirationTime",message="spec.startTime: must be before spec.expirationTime"
 // +kubebuilder:validation:XValidation:rule="!has(self.settingRef) || (has(self.expirationTime) && !has(self.startTime) && !has(self.scope) && !has(self.case) && !has(self.requestRef))",message="spec.settingRef: the grant of a setting has an expirationTime, and no startTime, scope, case or requestRef"
+// +kubebuilder:validation:XValidation:rule="has(self.flaggedContent) == (has(self.roles) && 'support-access-flagged' in self.roles)",message="spec.flaggedContent: Allow and the role support-access-flagged go together: give both or neither"
+// +kubebuilder:validation:XValidation:rule="!has(self.flaggedContent) || !has(self.scope) || has(self.scope.namespaces)",message="spec.scope: name the namespaces: flaggedContent is for what their policies say, not for the cluster"
+// +kubebuilder:validation:XValidation:rule="!has(self.flaggedContent) || !has(self.transport) || self.transport == 'Gateway'",message="spec.transport: Direct is not for flaggedContent: the gateway alone sees whether an object is flagged"
 type SupportAccessGrantSpec struct {
 	// case is the support case because of which access is given. Empty means none; a policy may require one, and elevated
 	// roles always do.
@@ -85,6 +88,13 @@ type SupportAccessGrantSpec struct {
 	// +kubebuilder:validation:items:MaxLength=253
 	// +kubebuilder:validation:items:Pattern=`^[A-Za-z0-9]([A-Za-z0-9.:_-]*[A-Za-z0-9])?$`
 	Roles []string `json:"roles,omitempty"`
+
+	// flaggedContent is Allow or left out. With Allow, and with the role support-access-flagged among roles, engineers may read
+	// objects of the customer's users that bear a flag, as the policy's flaggedContent says: one by one, by name, through the
+	// gateway alone.
+	//
+	// +optional
+	FlaggedContent FlaggedContentAccess `json:"flaggedContent,omitempty"`
 
 	// scope is where the roles hold. Empty means the grant's own namespace.
 	//
@@ -143,6 +153,21 @@ type SupportAccessGrantSpec struct {
 	// +optional
 	RequestRef *RequestReference `json:"requestRef,omitempty"`
 }
+
+// FlaggedContentAccess says whether flagged content may be read.
+//
+// +kubebuilder:validation:Enum=Allow
+type FlaggedContentAccess string
+
+// FlaggedContentAllow lets it be read.
+const FlaggedContentAllow FlaggedContentAccess = "Allow"
+
+// FlaggedRole is the ClusterRole that says which kinds may be read while they bear a flag. Whatever it allows is let through
+// by the gateway on that condition alone.
+const FlaggedRole = "support-access-flagged"
+
+// LabelFlagged is the label of flagged content, and how the keys of all its labels begin.
+const LabelFlagged = "supportaccess.dev/flagged"
 
 // Engineer is one person of the vendor.
 type Engineer struct {

@@ -98,6 +98,7 @@ const (
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.enabledByDefault) || !self.maxEnabled.matches('^([0-9]+[hms])+$') || !self.enabledByDefault.duration.matches('^([0-9]+[hms])+$') || duration(self.enabledByDefault.duration) <= duration(self.maxEnabled)",message="spec.enabledByDefault.duration: must be at most spec.maxEnabled"
 // +kubebuilder:validation:XValidation:rule="!has(self.enabledByDefault) || self.enabledByDefault.roles.all(r, self.roles.exists(o, o.name == r && !(has(o.elevated) && o.elevated)))",message="spec.enabledByDefault.roles: each must be among spec.roles, and not elevated"
+// +kubebuilder:validation:XValidation:rule="!has(self.enabledByDefault) || !('support-access-flagged' in self.enabledByDefault.roles)",message="spec.enabledByDefault.roles: support-access-flagged is granted for a case, not by a setting"
 // +kubebuilder:validation:XValidation:rule="!has(self.enabledByDefault) || !has(self.enabledByDefault.transport) || self.enabledByDefault.transport in self.transports",message="spec.enabledByDefault.transport: must be among spec.transports"
 // +kubebuilder:validation:XValidation:rule="!self.maxDuration.matches('^([0-9]+[hms])+$') || !has(self.durations) || self.durations.all(d, !d.matches('^([0-9]+[hms])+$') || duration(d) <= duration(self.maxDuration))",message="spec.durations: each must be at most spec.maxDuration"
 // +kubebuilder:validation:XValidation:rule="!self.maxDuration.matches('^([0-9]+[hms])+$') || self.roles.all(r, !has(r.maxDuration) || !r.maxDuration.matches('^([0-9]+[hms])+$') || duration(r.maxDuration) <= duration(self.maxDuration))",message="spec.roles[].maxDuration: must be at most spec.maxDuration"
@@ -280,6 +281,12 @@ type SupportAccessPolicySpec struct {
 	// +optional
 	Notifications *Notifications `json:"notifications,omitempty"`
 
+	// flaggedContent is which objects of the customer's users a grant with flaggedContent: Allow may read, one by one and by
+	// name, through the gateway alone. Empty means none.
+	//
+	// +optional
+	FlaggedContent *FlaggedContent `json:"flaggedContent,omitempty"`
+
 	// neverAllow are rules that no granted role may overlap, on top of those that the operator never allows: a role is
 	// refused when it allows anything that a rule names.
 	//
@@ -288,6 +295,105 @@ type SupportAccessPolicySpec struct {
 	// +kubebuilder:validation:MaxItems=64
 	NeverAllow []Rule `json:"neverAllow,omitempty"`
 }
+
+// FlaggedContent is which objects may be read because they bear a flag. An object is released only if the very answer in which
+// it comes bears it.
+type FlaggedContent struct {
+	// resources are the kinds of which flagged objects are released. Secrets never are.
+	//
+	// +required
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	Resources []FlaggedResource `json:"resources"`
+
+	// selector is what the labels of an object must say for it to be flagged.
+	//
+	// +required
+	Selector FlagSelector `json:"selector"`
+}
+
+// FlaggedResource is a kind of objects.
+//
+// +kubebuilder:validation:XValidation:rule="self.resource != 'secrets' || (has(self.group) && self.group.size() > 0)",message="spec.flaggedContent.resources: Secrets are never flagged content"
+type FlaggedResource struct {
+	// group is the API group. Empty means the core one.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$`
+	Group string `json:"group,omitempty"`
+
+	// resource is the name of the resource in lower case and plural, without a subresource.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z]([-a-z0-9]*[a-z0-9])?$`
+	Resource string `json:"resource"`
+}
+
+// FlagSelector says what labels must say: everything in it must hold. It looks for labels that are there and never for such
+// that are missing, and only for those of which admission can keep watch: their keys begin supportaccess.dev/flagged.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.matchLabels) || has(self.matchExpressions)",message="spec.flaggedContent.selector: must name a label"
+// +kubebuilder:validation:XValidation:rule="!has(self.matchLabels) || self.matchLabels.all(k, k.startsWith('supportaccess.dev/flagged'))",message="spec.flaggedContent.selector.matchLabels: each key must begin supportaccess.dev/flagged"
+type FlagSelector struct {
+	// matchLabels are labels that an object must have, each with this value.
+	//
+	// +optional
+	// +kubebuilder:validation:MinProperties=1
+	// +kubebuilder:validation:MaxProperties=8
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.size() <= 317 && self[k].size() <= 63)",message="must be labels"
+	MatchLabels map[string]string `json:"matchLabels,omitempty"`
+
+	// matchExpressions are labels that an object must have, with one of some values or with any.
+	//
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=8
+	MatchExpressions []FlagRequirement `json:"matchExpressions,omitempty"`
+}
+
+// FlagRequirement is what one label must say.
+//
+// +kubebuilder:validation:XValidation:rule="(self.operator == 'In') == (has(self.values) && self.values.size() > 0)",message="values: In takes at least one, Exists takes none"
+type FlagRequirement struct {
+	// key is the label's. It begins supportaccess.dev/flagged.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=317
+	// +kubebuilder:validation:Pattern=`^supportaccess\.dev/flagged([-A-Za-z0-9_.]*[A-Za-z0-9])?$`
+	Key string `json:"key"`
+
+	// operator is In or Exists.
+	//
+	// +required
+	Operator FlagOperator `json:"operator"`
+
+	// values are those of which the label must have one, with In.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=63
+	Values []string `json:"values,omitempty"`
+}
+
+// FlagOperator is how a label is held against what is asked of it.
+//
+// +kubebuilder:validation:Enum=In;Exists
+type FlagOperator string
+
+const (
+	// FlagIn asks for one of some values.
+	FlagIn FlagOperator = "In"
+	// FlagExists asks for the label, whatever its value.
+	FlagExists FlagOperator = "Exists"
+)
 
 // Recording is what is kept of what goes over the streams of engineers. What commands in pods print is always kept, to the
 // byte.

@@ -35,6 +35,17 @@ spec:
 `, `
 apiVersion: supportaccess.dev/v1alpha1
 kind: SupportAccessGrant
+metadata: {name: case-4713, namespace: mail-archive}
+spec:
+  reason: look at what was flagged
+  engineers: [{name: ana}]
+  roles: [support-access-configuration, support-access-flagged]
+  flaggedContent: Allow
+  transport: Gateway
+  duration: 4h
+`, `
+apiVersion: supportaccess.dev/v1alpha1
+kind: SupportAccessGrant
 metadata: {name: setting-abc, namespace: mail-archive}
 spec:
   reason: support access is switched on for this namespace
@@ -59,7 +70,23 @@ kind: SupportAccessDecision
 metadata: {name: deny-1, namespace: mail-archive}
 spec: {action: Deny, target: {request: wish-1}, reason: not now}
 `},
-	"SupportAccessPolicy": {policySeed},
+	"SupportAccessPolicy": {policySeed, `
+apiVersion: supportaccess.dev/v1alpha1
+kind: SupportAccessPolicy
+metadata: {name: abuse}
+spec:
+  roles: [{name: support-access-flagged}]
+  transports: [Gateway]
+  flaggedContent:
+    resources:
+    - {group: archive.example, resource: mails}
+    - {resource: configmaps}
+    selector:
+      matchLabels: {supportaccess.dev/flagged-by: scanner}
+      matchExpressions:
+      - {key: supportaccess.dev/flagged, operator: In, values: [malware, phishing]}
+      - {key: supportaccess.dev/flagged, operator: Exists}
+`},
 	"SupportAccessSetting": {settingSeed, `
 apiVersion: supportaccess.dev/v1alpha1
 kind: SupportAccessSetting

@@ -59,6 +59,8 @@ type SupportAccessSetting struct {
 }
 
 // SupportAccessSettingSpec is how the switch stands, and what it gives.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.roles) || !('support-access-flagged' in self.roles)",message="spec.roles: support-access-flagged is granted for a case, not by a setting"
 type SupportAccessSettingSpec struct {
 	// enabledUntil is the instant until which support access is on, such as 2026-12-31T18:00:00Z, at most the policy's
 	// maxEnabled ahead. Empty, or an instant that has passed, means off.

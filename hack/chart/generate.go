@@ -25,7 +25,7 @@ const (
 // generate returns every generated file by its path under root.
 func generate(root string) (map[string][]byte, error) {
 	files := map[string][]byte{}
-	for _, add := range []func(string, map[string][]byte) error{addCRDs, addGuard, addAdmission, addRoles, addController, addGateway, addSchema} {
+	for _, add := range []func(string, map[string][]byte) error{addCRDs, addGuards, addAdmission, addRoles, addController, addGateway, addSchema} {
 		if err := add(root, files); err != nil {
 			return nil, err
 		}
@@ -45,13 +45,19 @@ func addCRDs(root string, files map[string][]byte) error {
 	})
 }
 
-// addGuard writes the policy against deleting the CRDs. It is no part of what the operator looks for: a cluster may do without.
-func addGuard(root string, files map[string][]byte) error {
-	m, err := read(root, "config/crdguard/guard.yaml")
-	if err != nil {
-		return err
+// addGuards writes the policies against deleting the CRDs and about flags. They are no part of what the operator looks for: a
+// cluster may do without.
+func addGuards(root string, files map[string][]byte) error {
+	for _, g := range []struct{ source, path, value string }{
+		{"config/crdguard/guard.yaml", "crds/guard.yaml", ".Values.guardCRDs.enabled"},
+		{"config/flagguard/guard.yaml", "flags.yaml", ".Values.guardFlags.enabled"},
+	} {
+		m, err := read(root, g.source)
+		if err != nil {
+			return err
+		}
+		files[filepath.Join(templatesDir, g.path)] = m.escaped().labelled().when(g.value).bytes()
 	}
-	files[filepath.Join(templatesDir, "crds", "guard.yaml")] = m.escaped().labelled().when(".Values.guardCRDs.enabled").bytes()
 	return nil
 }
 

@@ -62,6 +62,8 @@ type Entry struct {
 	Change *change.Change `json:"change,omitempty"`
 	// Recording is what went over a stream, with type Recording; at the end of a request what there is of that.
 	Recording *Recording `json:"recording,omitempty"`
+	// Flagged says of a request for flagged content whether the object was released, once that is known.
+	Flagged Flagged `json:"flagged,omitempty"`
 	// Happened is what happened to a grant, a decision or a policy. With type Lifecycle.
 	Happened *Happening `json:"happened,omitempty"`
 }
@@ -78,6 +80,16 @@ const (
 	TypeCut Type = "Cut"
 	// TypeRead is that somebody read the log.
 	TypeRead Type = "Read"
+)
+
+// Flagged is what became of a request for content that is released if it bears a flag.
+type Flagged string
+
+const (
+	// FlaggedReleased is an object that bore the flag.
+	FlaggedReleased Flagged = "Released"
+	// FlaggedWithheld is an object that did not, or none.
+	FlaggedWithheld Flagged = "Withheld"
 )
 
 // Cut says which entries were removed because they were old.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,6 +41,9 @@ func (w wish) grant(now time.Time, readFile func(string) ([]byte, error)) (*v1al
 		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "SupportAccessGrant"},
 		ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace},
 		Spec:       v1alpha1.SupportAccessGrantSpec{Reason: w.why, Roles: w.roles},
+	}
+	if slices.Contains(w.roles, v1alpha1.FlaggedRole) {
+		grant.Spec.FlaggedContent = v1alpha1.FlaggedContentAllow
 	}
 	var errs []error
 	for _, set := range []func(*v1alpha1.SupportAccessGrant) error{

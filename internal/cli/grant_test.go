@@ -41,6 +41,9 @@ func TestAGrantIsWhatTheFlagsSay(t *testing.T) {
 		"roles": {func(w *wish) { w.roles = []string{"a", "b"} }, func(g *v1alpha1.SupportAccessGrant) { g.Spec.Roles = []string{"a", "b"} }},
 		"namespaces": {func(w *wish) { w.toNamespaces = []string{"a", "b"} },
 			func(g *v1alpha1.SupportAccessGrant) { g.Spec.Scope = &v1alpha1.Scope{Namespaces: []string{"a", "b"}} }},
+		"flagged content": {func(w *wish) { w.roles = []string{v1alpha1.FlaggedRole} }, func(g *v1alpha1.SupportAccessGrant) {
+			g.Spec.Roles, g.Spec.FlaggedContent = []string{v1alpha1.FlaggedRole}, v1alpha1.FlaggedContentAllow
+		}},
 		"the cluster": {func(w *wish) { w.toCluster = true }, func(g *v1alpha1.SupportAccessGrant) { g.Spec.Scope = &v1alpha1.Scope{Cluster: true} }},
 		"a transport": {func(w *wish) { w.transport = "gateway" }, func(g *v1alpha1.SupportAccessGrant) { g.Spec.Transport = v1alpha1.TransportGateway }},
 		"two engineers": {func(w *wish) { w.engineers = append(w.engineers, "ben@vendor.example="+sshKey) },

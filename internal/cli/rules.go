@@ -13,6 +13,7 @@ var shipped = map[string][]string{
 	"support-access-diagnostics":   {"read the logs of pods, see what pods use"},
 	"support-access-operate":       {"change ConfigMaps, scale workloads, restart pods"},
 	"support-access-content":       {"read Secrets by name, run commands in pods"},
+	"support-access-flagged":       {"read, by name, single objects that bear a flag"},
 }
 
 // allowedBy says what a role allows, a line for each set of verbs. Of a role that cannot be read it says what the chart's

@@ -10,6 +10,8 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	apirequest "k8s.io/apiserver/pkg/endpoints/request"
+
+	"supportaccess.dev/operator/internal/audit"
 )
 
 // exchange is one request that was let through, until its answer has ended.
@@ -25,6 +27,11 @@ type exchange struct {
 	received time.Time
 	// longRunning says that the answer is a stream.
 	longRunning bool
+
+	// flags say which objects are released, nil where the grant lets through whatever is found. flagged says what became of
+	// that.
+	flags   *flags
+	flagged audit.Flagged
 
 	cancel context.CancelFunc
 	writer *writer

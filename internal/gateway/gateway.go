@@ -193,6 +193,7 @@ func (h *door) decide(r *http.Request, x *exchange) *refusal {
 		return x.over(ended)
 	}
 	verdict := x.standing.verdict(x.received)
+	x.flags = x.standing.flagsOf(x.info)
 	if rule := judge(x.standing, verdict.Namespaces, r, x.info); rule != "" {
 		return forbidden(x.standing, rule)
 	}
@@ -206,6 +207,10 @@ func (h *door) forward(w *writer, r *http.Request, x *exchange) {
 	x.tape = h.recorder.Tape(x)
 	if x.longRunning {
 		w.started = func(status int) { h.recorder.Started(context.WithoutCancel(r.Context()), x, status) }
+	}
+	if x.flags != nil {
+		h.release(w, r, x)
+		return
 	}
 	h.proxy.ServeHTTP(w, r)
 }

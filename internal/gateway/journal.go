@@ -99,7 +99,7 @@ func (j *journal) Completed(ctx context.Context, x *exchange, status int) {
 	if j.changes.Load() && changing(x.info) {
 		entry.Change = &changes.Change{State: changes.StateOf(status, x.cause.Load() != nil, x.info.Verb == "deletecollection")}
 	}
-	entry.Recording = x.tape.is()
+	entry.Recording, entry.Flagged = x.tape.is(), x.flagged
 	if why := x.cause.Load(); why != nil {
 		entry.Cause = mark(why.reason+": "+why.message, maxMessage)
 	}
@@ -176,6 +176,9 @@ func (j *journal) entry(x *exchange) *audit.Entry {
 			APIGroup: x.info.APIGroup, APIVersion: x.info.APIVersion,
 		}
 		entry.Section = j.sections.find(x.info.APIGroup, x.info.Resource)
+		if x.flags != nil {
+			entry.Section = audit.SectionContent
+		}
 	}
 	return entry
 }

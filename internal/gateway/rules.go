@@ -9,6 +9,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apirequest "k8s.io/apiserver/pkg/endpoints/request"
 
+	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/internal/review"
 )
 
@@ -42,6 +43,9 @@ func judge(s *standing, namespaces []string, r *http.Request, info *apirequest.R
 		return "namespace " + info.Namespace + ": the grant is for " + strings.Join(namespaces, ", ")
 	}
 	if !s.allows(asked) {
+		if s.flagsOf(info) != nil {
+			return judgeFlagged(r)
+		}
 		return inWords(asked) + ": none of its roles " + strings.Join(s.roleNames(), ", ") + " allows it"
 	}
 	return judgeStream(r, info)
@@ -73,16 +77,19 @@ func ruleOf(info *apirequest.RequestInfo) rbacv1.PolicyRule {
 	return rule
 }
 
-// allows reports whether one of the grant's roles allows what a request asks for.
+// allows reports whether one of the grant's roles allows what a request asks for, whatever it finds. What the role of flagged
+// content allows depends on that.
 func (s *standing) allows(asked rbacv1.PolicyRule) bool {
-	for _, rules := range s.roles {
-		for _, rule := range rules {
-			if covers(rule, asked) {
-				return true
-			}
+	for name, rules := range s.roles {
+		if name != v1alpha1.FlaggedRole && cover(rules, asked) {
+			return true
 		}
 	}
 	return false
+}
+
+func cover(rules []rbacv1.PolicyRule, asked rbacv1.PolicyRule) bool {
+	return slices.ContainsFunc(rules, func(rule rbacv1.PolicyRule) bool { return covers(rule, asked) })
 }
 
 // covers reads a role's rule as RBAC does, but takes no wildcard for an answer: a role that says everything would say

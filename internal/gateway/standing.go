@@ -30,6 +30,8 @@ type standing struct {
 	limits limits
 	// recording is what is kept of streams, by the namespace of their pods.
 	recording map[string]recording
+	// flags are what is released because it bears a flag, by namespace.
+	flags map[string]*flags
 	// hashes are the engineers by the hash of their credential.
 	hashes map[string]string
 }
@@ -180,13 +182,16 @@ func (s *standing) judge(now time.Time, policies map[string]review.NamespacePoli
 	s.facts.World.DeletedRoles, s.facts.World.WidenedRoles = review.Roles(record.Spec.Roles, s.roles)
 	s.never = slices.Concat(review.BuiltinNever(), review.DefaultNever())
 	s.limits = limits{idle: defaultIdle, connections: defaultConnections, streamBytes: defaultStreamBytes}
-	s.recording = map[string]recording{}
+	s.recording, s.flags = map[string]recording{}, map[string]*flags{}
 	first := true
 	for namespace, p := range policies {
 		if p.Policy == nil {
 			continue
 		}
 		s.recording[namespace] = recordingOf(p.Policy)
+		if grant.Spec.FlaggedContent == v1alpha1.FlaggedContentAllow {
+			s.flags[namespace] = flagsIn(p.Policy)
+		}
 		s.never = append(s.never, review.RulesOf(p.Policy.Spec.NeverAllow)...)
 		s.elevated = append(s.elevated, elevatedIn(p.Policy, record.Spec.Roles)...)
 		limits := limitsOf(p.Policy)

@@ -17,7 +17,7 @@ type limit func(askedCase, *v1alpha1.SupportAccessPolicy) field.ErrorList
 
 // limits are judged when a grant opens.
 var limits = []limit{
-	newGrants, protectedHome, protectedScope, offeredScope, offeredRoles, offeredTransport, pipelines,
+	newGrants, protectedHome, protectedScope, offeredScope, offeredRoles, offeredFlags, offeredTransport, pipelines,
 	longest, longestOfRole, menu, startDelay, elevatedCase, standingRoles, casePattern, engineerPattern, publicKeys,
 	neverAllow,
 }
@@ -70,6 +70,22 @@ func offeredRoles(c askedCase, p *v1alpha1.SupportAccessPolicy) field.ErrorList 
 	}
 	others := filter(c.roleNames(), func(name string) bool { return !slices.Contains(offered, name) })
 	return forbid(specPath.Child("roles"), others, " is not offered: "+named(p)+" offers "+list(offered))
+}
+
+// offeredFlags holds flagged content to what a policy says of it, and to the transport that sees whether an object is flagged.
+func offeredFlags(c askedCase, p *v1alpha1.SupportAccessPolicy) field.ErrorList {
+	said := c.spec.FlaggedContent
+	if said == "" {
+		return nil
+	}
+	path := specPath.Child("flaggedContent")
+	if p.Spec.FlaggedContent == nil {
+		return forbid(path, []string{string(said)}, " is not offered: "+named(p)+" has no flaggedContent")
+	}
+	if c.Transport == v1alpha1.TransportGateway {
+		return nil
+	}
+	return forbid(path, []string{string(said)}, " is for the transport Gateway alone, and "+string(c.Transport)+" is the default of "+named(p))
 }
 
 func offeredTransport(c askedCase, p *v1alpha1.SupportAccessPolicy) field.ErrorList {

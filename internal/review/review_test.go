@@ -66,6 +66,17 @@ func openings() map[string]asked {
 			policy: policyMods{gen.Suspended()},
 			want:   []string{"spec: new grants are Suspended by policy default (newGrants)"},
 		},
+		"flagged content, which the policy releases": {
+			grant: grantMods{gen.AllowingFlagged(gen.Configuration), gen.WithTransport(v1alpha1.TransportGateway)}, policy: policyMods{gen.OfferingTransports(v1alpha1.TransportGateway), gen.ReleasingFlagged("archive.example", "mails")},
+		},
+		"flagged content, of which the policy says nothing": {
+			grant: grantMods{gen.AllowingFlagged(gen.Configuration)}, policy: policyMods{gen.Offering(v1alpha1.OfferedRole{Name: v1alpha1.FlaggedRole})},
+			want: []string{"spec.flaggedContent: Allow is not offered: policy default has no flaggedContent"},
+		},
+		"flagged content where the transport that is meant is Direct": {
+			grant: grantMods{gen.AllowingFlagged(gen.Configuration), gen.WithTransport("")}, policy: policyMods{gen.OfferingTransports(v1alpha1.TransportDirect, v1alpha1.TransportGateway), gen.ReleasingFlagged("archive.example", "mails")},
+			want: []string{"spec.flaggedContent: Allow is for the transport Gateway alone, and Direct is the default of policy default"},
+		},
 		"a duration on the menu":                {grant: grantMods{gen.WithDuration("168h")}},
 		"a duration on the menu in other words": {grant: grantMods{gen.WithDuration("1440m")}},
 		"a duration beside the menu": {

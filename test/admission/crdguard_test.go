@@ -24,13 +24,17 @@ func guardDefinitions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	parts := bytes.Split(content, []byte("\n---\n"))
-	policy, binding := &admissionregistrationv1.ValidatingAdmissionPolicy{}, &admissionregistrationv1.ValidatingAdmissionPolicyBinding{}
-	for i, object := range []client.Object{policy, binding} {
-		if err := yaml.UnmarshalStrict(parts[i], object); err != nil {
+	putBoth(t, content, &admissionregistrationv1.ValidatingAdmissionPolicy{}, &admissionregistrationv1.ValidatingAdmissionPolicyBinding{})
+}
+
+// putBoth puts an opt-in policy and its binding in place until the test ends.
+func putBoth(t *testing.T, content []byte, objects ...client.Object) {
+	t.Helper()
+	for i, part := range bytes.Split(content, []byte("\n---\n")) {
+		if err := yaml.UnmarshalStrict(part, objects[i]); err != nil {
 			t.Fatal(err)
 		}
-		w.root.make(t, object)
+		w.root.make(t, objects[i])
 	}
 }
 

@@ -126,6 +126,7 @@ func proofs() map[string]proof {
 		"support-access-never":                    creating(&w.engineer, clusterRole),
 		"support-access-never-secrets":            creating(&w.engineer, tokenSecret),
 		"support-access-never-here":               creating(&w.engineer, configMap(v1alpha1.SystemNamespace)),
+		"support-access-never-flags":              creating(&w.engineer, flaggedMap("x", "malware")),
 		"support-access-sessions":                 creating(&w.root, session(gatewayPod)),
 		"support-access-gateway":                  creating(&w.gateway, clusterRole),
 		"support-access-gateway-users":            creating(&w.controller, clusterRole),

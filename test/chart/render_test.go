@@ -342,15 +342,24 @@ func TestEveryValueOfAPodIsRenderedIntoEveryPod(t *testing.T) {
 	}
 }
 
-// The guard of the definitions is the component's, and comes with its value alone.
+// The guards of the definitions and of flags are the components', and come with their values alone.
 func TestTheGuardOfTheDefinitionsIsTheComponentsAndOptional(t *testing.T) {
-	content, err := os.ReadFile(filepath.Join(root(t), "config", "crdguard", "guard.yaml"))
+	guardIsOptional(t, "crdguard", "guardCRDs.enabled")
+}
+
+func TestTheGuardOfFlagsIsTheComponentsAndOptional(t *testing.T) {
+	guardIsOptional(t, "flagguard", "guardFlags.enabled")
+}
+
+func guardIsOptional(t *testing.T, component, value string) {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(root(t), "config", component, "guard.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	rendered := map[bool]map[string]map[string]any{}
 	for _, enabled := range []bool{false, true} {
-		found, err := template(t, release(t, tree("guardCRDs.enabled", enabled)))
+		found, err := template(t, release(t, tree(value, enabled)))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -57,7 +57,7 @@ func (i *installation) samplesApply(t *testing.T) {
 	for _, name := range []string{"decision-revoke.yaml", "decision-engineer.yaml", "decision-shorten.yaml"} {
 		apply(admin, name)
 	}
-	for _, name := range []string{"decision-approve.yaml", "decision-emergency-stop.yaml", "policy.yaml", "policy-accounts.yaml", "policy-notifications.yaml"} {
+	for _, name := range []string{"decision-approve.yaml", "decision-emergency-stop.yaml", "policy.yaml", "policy-accounts.yaml", "policy-flagged.yaml", "policy-notifications.yaml"} {
 		apply(i.kubeconfig, name)
 	}
 	for name := range names {

@@ -61,11 +61,12 @@ func values(ip string) map[string]any {
 	roles := []any{
 		map[string]any{"name": gen.Configuration}, map[string]any{"name": gen.Diagnostics},
 		map[string]any{"name": gen.Operate, "elevated": true, "approvals": 0}, map[string]any{"name": gen.Content, "elevated": true, "approvals": 0},
-		map[string]any{"name": maintenance, "elevated": true, "approvals": 0},
+		map[string]any{"name": maintenance, "elevated": true, "approvals": 0}, map[string]any{"name": v1alpha1.FlaggedRole},
 	}
 	return world.GatewayValues(ip, map[string]any{
-		"offeredRoles":  []any{gen.Configuration, gen.Diagnostics, gen.Operate, gen.Content, maintenance},
-		"defaultPolicy": map[string]any{"spec": map[string]any{"transports": []any{"Gateway"}, "roles": roles, "durations": nil, "requirePublicKey": "Never"}},
+		"offeredRoles":  []any{gen.Configuration, gen.Diagnostics, gen.Operate, gen.Content, maintenance, v1alpha1.FlaggedRole},
+		"defaultPolicy": map[string]any{"spec": map[string]any{"transports": []any{"Gateway"}, "roles": roles, "durations": nil, "requirePublicKey": "Never", "flaggedContent": flaggedMails()}},
+		"guardFlags":    map[string]any{"enabled": true},
 		"log":           map[string]any{"level": "debug"},
 		// As the chart has it: each change is asked about. Replicas know each other's requests by their key.
 		"gateway": map[string]any{"changes": map[string]any{"enabled": true}, "audit": map[string]any{"keySecret": auditKey}},

@@ -142,3 +142,10 @@ func WithGrantEnd(t time.Time, reason, by string) func(*v1alpha1.SupportAccessGr
 		g.Status.EndTime, g.Status.EndReason, g.Status.EndedBy = at(t), reason, by
 	}
 }
+
+// AllowingFlagged lets flagged content be read, besides what roles allow.
+func AllowingFlagged(roles ...string) func(*v1alpha1.SupportAccessGrant) {
+	return func(g *v1alpha1.SupportAccessGrant) {
+		g.Spec.FlaggedContent, g.Spec.Roles = v1alpha1.FlaggedContentAllow, append(roles, v1alpha1.FlaggedRole)
+	}
+}

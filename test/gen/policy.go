@@ -83,3 +83,16 @@ func EnablingByDefault(since time.Time) func(*v1alpha1.SupportAccessPolicy) {
 		}
 	}
 }
+
+// ReleasingFlagged offers the role of flagged content, of one kind of objects that bear a flag of abuse.
+func ReleasingFlagged(group, resource string) func(*v1alpha1.SupportAccessPolicy) {
+	return func(p *v1alpha1.SupportAccessPolicy) {
+		p.Spec.Roles = append(p.Spec.Roles, v1alpha1.OfferedRole{Name: v1alpha1.FlaggedRole})
+		p.Spec.FlaggedContent = &v1alpha1.FlaggedContent{
+			Resources: []v1alpha1.FlaggedResource{{Group: group, Resource: resource}},
+			Selector: v1alpha1.FlagSelector{MatchExpressions: []v1alpha1.FlagRequirement{{
+				Key: v1alpha1.LabelFlagged, Operator: v1alpha1.FlagIn, Values: []string{"malware", "phishing"},
+			}}},
+		}
+	}
+}
