@@ -97,7 +97,12 @@ func lengthOf(g *v1alpha1.SupportAccessGrant) time.Duration {
 
 // isRequester reports whether a user made the request that a grant answers.
 func isRequester(user string, ref *v1alpha1.RequestReference) bool {
-	return ref != nil && ref.RequestedBy != "" && (user == ref.RequestedBy || isName(user, ref.RequestedBy))
+	return ref != nil && isSame(user, ref.RequestedBy)
+}
+
+// isSame reports whether two users are one person, whichever of them an authenticator put its prefix before.
+func isSame(a, b string) bool {
+	return a != "" && b != "" && (a == b || isName(a, b) || isName(b, a))
 }
 
 // requestOf is the request that a grant answers, as its record or the grant itself has it; nil if none.
@@ -127,7 +132,7 @@ func WhyNoDenial(d *v1alpha1.SupportAccessDecision, request v1alpha1.RecordedReq
 		return "who decided is not stamped on it"
 	case isOurs(who):
 		return who + " is an identity of support access"
-	case who == request.RequestedBy || isName(who, request.RequestedBy):
+	case isSame(who, request.RequestedBy):
 		return who + " made the request: to withdraw it, delete it"
 	default:
 		return ""

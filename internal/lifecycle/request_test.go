@@ -74,6 +74,7 @@ func TestAnAnswerGivesNoMoreThanWasAskedFor(t *testing.T) {
 		"later, and for as long":  {asked, grants(gen.WithEngineers("ben"), gen.WithStart(start), gen.WithExpiration(start.Add(24*time.Hour))), ""},
 		"later, and for longer":   {asked, grants(gen.WithEngineers("ben"), gen.WithStart(start), gen.WithExpiration(start.Add(25*time.Hour))), "spec.duration: is longer than 24h"},
 		"by who asked":            {asked, grants(gen.WithEngineers("ben"), gen.WithGrantedBy(gen.Requester)), "somebody else must answer it"},
+		"by her other login":      {asked, grants(gen.WithEngineers("ben"), gen.WithGrantedBy("ana@vendor.example")), "somebody else must answer it"},
 		"under another's request": {asked, grants(gen.WithEngineers("ben"), func(g *v1alpha1.SupportAccessGrant) { g.Spec.RequestRef.RequestedBy = "mallory" }), "spec.requestRef.requestedBy: is not who made the request"},
 	} {
 		if got := Exceeds(answerTo(c.request, c.mods...), c.request); (got == "") != (c.says == "") || !strings.Contains(got, c.says) {
@@ -141,7 +142,7 @@ func TestANoIsAboutTheRequestThatWasThereAndByNobodyWhoAsked(t *testing.T) {
 		}
 	}
 	for who, counts := range map[string]bool{
-		gen.Admin: true, gen.Requester: false, "": false, v1alpha1.IdentityPrefix + "x": false, "system:serviceaccount:" + v1alpha1.CredentialsNamespace + ":e": false,
+		gen.Admin: true, gen.Requester: false, "ana@vendor.example": false, "joana@vendor.example": true, "": false, v1alpha1.IdentityPrefix + "x": false, "system:serviceaccount:" + v1alpha1.CredentialsNamespace + ":e": false,
 	} {
 		if why := WhyNoDenial(no(gen.WithDecidedBy(who)), request); counts != (why == "") {
 			t.Errorf("by %q: %q", who, why)
