@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -116,7 +117,7 @@ func ShowWaiting(registry prometheus.Registerer, waiting func() int) error {
 	}, func() float64 { return float64(waiting()) }))
 }
 
-// Grants shows the grants and bindings that the cache has at the moment of a scrape.
+// Grants shows the grants, requests and bindings that the cache has at the moment of a scrape.
 type Grants struct {
 	// Reader reads the cache.
 	Reader client.Reader
@@ -125,14 +126,16 @@ type Grants struct {
 }
 
 var (
-	grantsDesc = prometheus.NewDesc(prefix+"grants", "Grants by state.", []string{"state"}, nil)
-	expiryDesc = prometheus.NewDesc(prefix+"grant_expiration_timestamp_seconds", "When an active grant ends.", []string{"namespace", "name"}, nil)
-	staleDesc  = prometheus.NewDesc(prefix+"expired_bindings", "Bindings of grants that are over. It must be 0.", nil, nil)
+	grantsDesc   = prometheus.NewDesc(prefix+"grants", "Grants by state.", []string{"state"}, nil)
+	requestsDesc = prometheus.NewDesc(prefix+"requests", "Requests by state.", []string{"state"}, nil)
+	expiryDesc   = prometheus.NewDesc(prefix+"grant_expiration_timestamp_seconds", "When an active grant ends.", []string{"namespace", "name"}, nil)
+	staleDesc    = prometheus.NewDesc(prefix+"expired_bindings", "Bindings of grants that are over. It must be 0.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (g *Grants) Describe(descriptions chan<- *prometheus.Desc) {
 	descriptions <- grantsDesc
+	descriptions <- requestsDesc
 	descriptions <- expiryDesc
 	descriptions <- staleDesc
 }
@@ -145,7 +148,33 @@ func (g *Grants) Collect(out chan<- prometheus.Metric) {
 	if err != nil {
 		return
 	}
+	g.collectRequests(ctx, out)
 	g.collectBindings(ctx, over, out)
+}
+
+// unseen is the state of what the operator has not yet seen.
+const unseen = "Unseen"
+
+func stateOf(conditions []metav1.Condition) string {
+	if ready := meta.FindStatusCondition(conditions, v1alpha1.ConditionReady); ready != nil {
+		return ready.Reason
+	}
+	return unseen
+}
+
+// collectRequests shows what was asked for: who waits for an answer cannot be seen by looking at grants.
+func (g *Grants) collectRequests(ctx context.Context, out chan<- prometheus.Metric) {
+	requests := &v1alpha1.SupportAccessRequestList{}
+	if err := g.Reader.List(ctx, requests, client.UnsafeDisableDeepCopy); err != nil {
+		return
+	}
+	states := map[string]float64{}
+	for i := range requests.Items {
+		states[stateOf(requests.Items[i].Status.Conditions)]++
+	}
+	for state, count := range states {
+		out <- prometheus.MustNewConstMetric(requestsDesc, prometheus.GaugeValue, count, state)
+	}
 }
 
 // collectGrants shows the grants, and returns which of them are open and not over.
@@ -158,10 +187,7 @@ func (g *Grants) collectGrants(ctx context.Context, out chan<- prometheus.Metric
 	now := g.Clock.Now()
 	for i := range grants.Items {
 		grant := &grants.Items[i]
-		state := "Unseen"
-		if ready := meta.FindStatusCondition(grant.Status.Conditions, v1alpha1.ConditionReady); ready != nil {
-			state = ready.Reason
-		}
+		state := stateOf(grant.Status.Conditions)
 		states[state]++
 		end := grant.Status.ExpirationTime
 		open[client.ObjectKeyFromObject(grant)] = grant.Status.EndTime == nil && (end == nil || now.Before(end.Time))

@@ -75,6 +75,26 @@ support_access_grants{state="Active"} 2
 	}
 }
 
+func TestRequestsThatWaitForAnAnswerAreCounted(t *testing.T) {
+	request := func(name string, conditions ...metav1.Condition) *v1alpha1.SupportAccessRequest {
+		return &v1alpha1.SupportAccessRequest{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "mail", Name: name},
+			Status:     v1alpha1.SupportAccessRequestStatus{Conditions: conditions},
+		}
+	}
+	open := metav1.Condition{Type: v1alpha1.ConditionReady, Reason: v1alpha1.RequestOpen, Status: metav1.ConditionTrue}
+	want := `
+# HELP support_access_requests Requests by state.
+# TYPE support_access_requests gauge
+support_access_requests{state="Open"} 2
+support_access_requests{state="Unseen"} 1
+`
+	registry := registryWith(t, request("a", open), request("b", open), request("c"))
+	if err := testutil.GatherAndCompare(registry, strings.NewReader(want), "support_access_requests"); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestGrantsThatWaitToOpenAreCounted(t *testing.T) {
 	want := `
 # HELP support_access_grants_waiting_to_open Grants that may open and wait for others to have opened.
