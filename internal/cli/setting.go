@@ -43,6 +43,11 @@ func (w switching) apply(s *v1alpha1.SupportAccessSetting, now time.Time, readFi
 	if err := errors.Join(engineersErr, endErr, transportErr); err != nil {
 		return err
 	}
+	if before := s.Spec.EnabledUntil; before != nil && w.until == "" && before.Time.Equal(end) {
+		// Within the second in which it was switched on last: written again as it is, it would change nothing, and what was ended
+		// since would stay ended. Later than this the policy may not allow.
+		end = end.Add(-time.Second)
+	}
 	s.Spec.EnabledUntil = new(metav1.NewTime(end))
 	if len(engineers) > 0 {
 		s.Spec.Engineers = engineers

@@ -42,6 +42,21 @@ func TestWhatNoFlagSaysStaysAsItIsInTheSetting(t *testing.T) {
 	}
 }
 
+func TestToSwitchOnWithinTheSameSecondChangesTheSetting(t *testing.T) {
+	setting := gen.Setting(gen.Namespace)
+	for i, want := range []time.Duration{time.Hour, time.Hour - time.Second, time.Hour} {
+		if err := (switching{length: "1h"}).apply(setting, gen.Epoch, noFiles); err != nil || !setting.Spec.EnabledUntil.Equal(new(metav1.NewTime(gen.Epoch.Add(want)))) {
+			t.Errorf("the %d. time it is on until %v, %v", i+1, setting.Spec.EnabledUntil, err)
+		}
+	}
+	// An instant that somebody has named is that instant.
+	for range 2 {
+		if err := (switching{until: "2026-12-01T20:00Z"}).apply(setting, gen.Epoch, noFiles); err != nil || !setting.Spec.EnabledUntil.Equal(new(metav1.NewTime(gen.Epoch.Add(11*time.Hour)))) {
+			t.Errorf("it is on until %v, %v", setting.Spec.EnabledUntil, err)
+		}
+	}
+}
+
 func TestABadFlagOfTheSwitchIsSaidInASentenceThatNamesIt(t *testing.T) {
 	for want, asked := range map[string]switching{
 		"--engineer: is missing":                                            {},
