@@ -10,11 +10,19 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 )
 
-const slowest = 15
+const (
+	slowest = 15
+	// saidAtTheEnd is how many lines of what a failed test said are said again at the end.
+	saidAtTheEnd = 20
+)
+
+// said is a line that a test itself wrote, and not what it started.
+var said = regexp.MustCompile(`^\s*(\w+\.go:\d+: |panic: )`)
 
 // event is one line of go test -json.
 type event struct {
@@ -33,6 +41,8 @@ type report struct {
 	failed int
 	passed int
 	skip   []string
+	// again is what failed tests said, for the end: what they started may have said much more.
+	again []string
 }
 
 func main() {
@@ -87,6 +97,7 @@ func (r *report) add(e event) {
 	}
 	if e.Action == "fail" || e.Action == "build-fail" {
 		_, _ = fmt.Fprintf(r.out, "--- FAIL %s\n%s", key, strings.Join(r.output[key], ""))
+		r.saysAgain(key)
 	}
 	delete(r.output, key)
 	if e.Test == "" {
@@ -94,6 +105,13 @@ func (r *report) add(e event) {
 		return
 	}
 	r.endTest(e, key)
+}
+
+func (r *report) saysAgain(key string) {
+	own := slices.DeleteFunc(slices.Clone(r.output[key]), func(line string) bool { return !said.MatchString(line) })
+	if len(own) > 0 {
+		r.again = append(append(r.again, "failed: "+key+"\n"), own[:min(saidAtTheEnd, len(own))]...)
+	}
 }
 
 func (r *report) endPackage(e event) {
@@ -122,6 +140,9 @@ func (r *report) summary() {
 	}
 	for _, key := range r.skip {
 		_, _ = fmt.Fprintln(r.out, "skipped:", key)
+	}
+	for _, line := range r.again {
+		_, _ = fmt.Fprint(r.out, line)
 	}
 	_, _ = fmt.Fprintf(r.out, "%d tests passed, %d failed, %d skipped\n", r.passed, r.failed, len(r.skip))
 }

@@ -83,7 +83,10 @@ func writeToAFullDisk(t *testing.T, folder string) {
 	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: diskSize, Max: limit.Max}); err != nil {
 		t.Fatal(err)
 	}
-	for number < 100_000 && write() == nil {
+	for write() == nil {
+		if number == 100_000 {
+			t.Fatal("the disk is not full")
+		}
 	}
 	for range 20 {
 		if write() == nil {

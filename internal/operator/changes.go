@@ -69,6 +69,9 @@ func (o *ChangeOptions) serve(mgr ctrl.Manager, door *gateway.Gateway, secret []
 			MaxHeaderBytes: 64 << 10, ErrorLog: stdlog.New(io.Discard, "", 0),
 		},
 	}
+	// A question that meets the closing of a connection that was kept is lost, and with it an engineer's change: the API server
+	// does not ask twice. So none is kept.
+	server.Server.SetKeepAlivesEnabled(false)
 	if err := mgr.Add(server); err != nil {
 		return fmt.Errorf("set up the webhook of changes: %w", err)
 	}

@@ -2,9 +2,12 @@ package changes
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"reflect"
 	"slices"
@@ -373,6 +376,32 @@ func TestNobodyElsesChangeIsAskedAboutAndWithoutTheGatewayEngineersAloneAreRefus
 	}
 	if err := writes("mine-without"); err != nil {
 		t.Errorf("somebody else without the webhook: %v", err)
+	}
+}
+
+// TestNoQuestionOfTheAPIServersMeetsTheClosingOfAConnectionThatWasKept: it would be lost, as a replica of the gateway stops, and
+// an engineer's change with it.
+func TestNoQuestionOfTheAPIServersMeetsTheClosingOfAConnectionThatWasKept(t *testing.T) {
+	s := newScene(t)
+	secret := &corev1.Secret{}
+	if err := s.Admin.Get(t.Context(), client.ObjectKey{Namespace: world.SystemNamespace, Name: webhook + "-tls"}, secret); err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(secret.Data["ca.crt"])
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: webhook + "." + world.SystemNamespace + ".svc", MinVersion: tls.VersionTLS12}}
+	defer transport.CloseIdleConnections()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, fmt.Sprintf("https://%s/changes", net.JoinHostPort(s.gateway.IP, "9445")), strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := (&http.Client{Transport: transport}).Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = response.Body.Close()
+	if !response.Close {
+		t.Errorf("it was answered with %s, and the connection is kept", response.Status)
 	}
 }
 

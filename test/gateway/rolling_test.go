@@ -120,6 +120,8 @@ func TestAReplicaIsReplacedUnderLoadAndNoRequestFailsAndEachIsOnRecord(t *testin
 	}
 	next := s.StartGateway(t, s.installation, ip)
 	b.turns(strings.Replace(b.target(), theInstallation.ip, ip, 1))
+	// In a cluster --shutdown-delay gives the API server the time to hear where it is to ask from now on.
+	haveDone(t, workers, 5)
 	if err := s.gateway.Stop(); err != nil {
 		t.Fatal(err)
 	}

@@ -55,6 +55,13 @@ func Lead(ctx context.Context, admin client.Client, ip string) error {
 	if err != nil || service.Spec.ExternalName == ip {
 		return client.IgnoreNotFound(err)
 	}
+	if service.Spec.Type == corev1.ServiceTypeExternalName {
+		service.Spec.ExternalName = ip
+		if err := admin.Update(ctx, service); err != nil {
+			return fmt.Errorf("have Service %s lead to %s: %w", webhookService, ip, err)
+		}
+		return nil
+	}
 	stand := &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: SystemNamespace, Name: webhookService},
 		Spec:       corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: ip},
@@ -68,13 +75,23 @@ func Lead(ctx context.Context, admin client.Client, ip string) error {
 	return nil
 }
 
-// RunGateway starts one pod of the gateway, once its certificate is made, and does not wait for it.
+// RunGateway starts one pod of the gateway, once its certificate is made, and does not wait for it. The API server asks it
+// from the start.
 func RunGateway(ctx context.Context, cp *controlplane.ControlPlane, i *Installation, options OperatorOptions) (*Operator, error) {
 	admin, err := client.New(cp.AdminConfig(), client.Options{Scheme: Scheme()})
 	if err != nil {
 		return nil, fmt.Errorf("make a client: %w", err)
 	}
-	err = wait.PollUntilContextTimeout(ctx, eventuallyEvery, eventuallyTimeout, true, func(ctx context.Context) (bool, error) {
+	if options.IP != "" {
+		if err := Lead(ctx, admin, options.IP); err != nil {
+			return nil, err
+		}
+	}
+	return runGateway(ctx, cp, admin, i, options)
+}
+
+func runGateway(ctx context.Context, cp *controlplane.ControlPlane, admin client.Client, i *Installation, options OperatorOptions) (*Operator, error) {
+	err := wait.PollUntilContextTimeout(ctx, eventuallyEvery, eventuallyTimeout, true, func(ctx context.Context) (bool, error) {
 		secret := &corev1.Secret{}
 		err := admin.Get(ctx, types.NamespacedName{Namespace: SystemNamespace, Name: gatewayTLS}, secret)
 		return len(secret.Data[corev1.TLSCertKey]) > 0, err
@@ -83,21 +100,27 @@ func RunGateway(ctx context.Context, cp *controlplane.ControlPlane, i *Installat
 		return nil, fmt.Errorf("wait for the gateway's certificate: %w", err)
 	}
 	options.Deployment = GatewayDeployment
-	if options.IP != "" {
-		if err := Lead(ctx, admin, options.IP); err != nil {
-			return nil, err
-		}
-	}
 	return Run(ctx, cp, i, options)
 }
 
-// OpenGateway starts one pod of the gateway and waits until it is ready.
+// OpenGateway starts one pod of the gateway and waits until it is ready. From then on the API server asks it, as it would ask
+// what is ready behind a Service.
 func OpenGateway(ctx context.Context, cp *controlplane.ControlPlane, i *Installation, options OperatorOptions) (*Operator, error) {
-	gateway, err := RunGateway(ctx, cp, i, options)
+	admin, err := client.New(cp.AdminConfig(), client.Options{Scheme: Scheme()})
+	if err != nil {
+		return nil, fmt.Errorf("make a client: %w", err)
+	}
+	gateway, err := runGateway(ctx, cp, admin, i, options)
 	if err != nil {
 		return nil, err
 	}
 	if err := gateway.WaitReady(ctx); err != nil {
+		return nil, errors.Join(err, gateway.Stop())
+	}
+	if options.IP == "" {
+		return gateway, nil
+	}
+	if err := Lead(ctx, admin, options.IP); err != nil {
 		return nil, errors.Join(err, gateway.Stop())
 	}
 	return gateway, nil
