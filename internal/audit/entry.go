@@ -3,7 +3,9 @@
 package audit
 
 import (
+	"cmp"
 	"context"
+	"strings"
 
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
 
@@ -81,6 +83,12 @@ const (
 	// TypeRead is that somebody read the log.
 	TypeRead Type = "Read"
 )
+
+// Name is the type in one word.
+func (t Type) Name() string { return string(cmp.Or(t, "Request")) }
+
+// EventName is the name of such an entry wherever others keep it: dev.supportaccess.audit.request, for example.
+func (t Type) EventName() string { return "dev.supportaccess.audit." + strings.ToLower(t.Name()) }
 
 // Flagged is what became of a request for content that is released if it bears a flag.
 type Flagged string

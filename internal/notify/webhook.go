@@ -98,17 +98,27 @@ func sign(secrets, id string, now time.Time, body []byte) (string, error) {
 	return strings.Join(signatures, " "), nil
 }
 
-// post posts a body. Anything but a success is a failure, a redirect too: it would lead where nobody said.
+// post posts a body of which nobody wants to know the answer.
 func (e Endpoint) post(ctx context.Context, body []byte, header http.Header, now time.Time) Result {
+	_, result := e.Exchange(ctx, body, header, now)
+	return result
+}
+
+// maxAnswer is how much of an answer is read.
+const maxAnswer = 64 << 10
+
+// Exchange posts a body and returns the beginning of the answer to it, 64 KiB at most. Anything but a success is a failure, a
+// redirect too: it would lead where nobody said.
+func (e Endpoint) Exchange(ctx context.Context, body []byte, header http.Header, now time.Time) ([]byte, Result) {
 	target, err := e.target()
 	if err != nil {
-		return Result{Err: err}
+		return nil, Result{Err: err}
 	}
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
 	if err != nil {
-		return Result{Err: errors.New("the URL cannot be asked")}
+		return nil, Result{Err: errors.New("the URL cannot be asked")}
 	}
 	request.Header = header
 	request.Header.Set("User-Agent", "support-access")
@@ -116,11 +126,11 @@ func (e Endpoint) post(ctx context.Context, body []byte, header http.Header, now
 	defer done()
 	response, err := client.Do(request)
 	if err != nil {
-		return Result{Err: err}
+		return nil, Result{Err: err}
 	}
 	defer func() { _ = response.Body.Close() }()
-	_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, 4096))
-	return answered(response, now)
+	answer, _ := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	return answer, answered(response, now)
 }
 
 // answered says what an answer means.

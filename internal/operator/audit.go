@@ -38,6 +38,7 @@ type AuditOptions struct {
 	Lines     string
 	Retention time.Duration
 	Webhook   WebhookOptions
+	OTLP      OTLPOptions
 	// Address is where it is read, Audience for whom a reader's token must be.
 	Address  string
 	Audience string
@@ -52,6 +53,7 @@ func (o *AuditOptions) bind(flags *pflag.FlagSet) {
 	flags.StringVar(&o.Origin, "audit-origin", "supportaccess.dev/audit", "name of an audit log that is new, by which auditors tell one installation from another")
 	flags.StringVar(&o.Lines, "audit-log", "", "file of JSON lines to which the audit log is copied, a hyphen for standard output; empty for none")
 	o.Webhook.bind(flags)
+	o.OTLP.bind(flags)
 	flags.DurationVar(&o.Retention, "audit-retention", 0, "for how long entries of the audit log are kept; 0 for ever")
 	flags.StringVar(&o.Address, "audit-bind-address", "0", "address at which the audit log is read, over TLS and by who may get supportaccessrecords/log; 0 for none")
 	flags.StringVar(&o.Audience, "audit-audience", "supportaccess.dev/audit", "for whom the token of a reader must have been issued; empty for tokens that are good for the API server")
@@ -72,7 +74,7 @@ func bindPostgres(flags *pflag.FlagSet, o *postgres.Options) {
 }
 
 func (o *AuditOptions) check() error {
-	kept := o.Store != "" || o.Postgres.URL != ""
+	kept := o.isKept()
 	if !kept && o.Lines == "" {
 		return errors.New("--audit-store: without an audit log nobody is let in")
 	}
@@ -87,10 +89,19 @@ func (o *AuditOptions) check() error {
 	if o.Retention < 0 {
 		return fmt.Errorf("--audit-retention: %s is negative", o.Retention)
 	}
-	if !kept && o.Webhook.URL != "" {
-		return errors.New("--audit-webhook-url: a file of lines is not handed on: give --audit-store")
+	return o.checkReceivers()
+}
+
+// isKept reports whether there is a log that proves something, and not just a file of lines.
+func (o *AuditOptions) isKept() bool { return o.Store != "" || o.Postgres.URL != "" }
+
+func (o *AuditOptions) checkReceivers() error {
+	for flag, to := range map[string]string{"--audit-webhook-url": o.Webhook.URL, "--audit-otlp-url": o.OTLP.URL} {
+		if to != "" && !o.isKept() {
+			return fmt.Errorf("%s: a file of lines is not handed on: give --audit-store", flag)
+		}
 	}
-	return o.Webhook.check()
+	return errors.Join(o.Webhook.check(), o.OTLP.check())
 }
 
 // auditLog is the log that was opened. The ledger, and who reads it, are nil where there is but a file of lines.
@@ -113,7 +124,7 @@ func (o *AuditOptions) measure(registry prometheus.Registerer) (err error) {
 
 // open opens the log.
 func (o *AuditOptions) open(ctx context.Context, now clock.PassiveClock) (*auditLog, error) {
-	if o.Store == "" && o.Postgres.URL == "" {
+	if !o.isKept() {
 		log, err := audit.OpenFile(o.Lines)
 		if err != nil {
 			return nil, fmt.Errorf("open --audit-log: %w", err)
@@ -166,7 +177,7 @@ func (o *AuditOptions) keep(mgr ctrl.Manager, log *auditLog, now clock.Clock) er
 			return fmt.Errorf("set up the copy of the audit log: %w", err)
 		}
 	}
-	if err := o.Webhook.addTo(mgr, log, now, o.measures); err != nil {
+	if err := o.handOn(mgr, log, now); err != nil {
 		return err
 	}
 	if o.Retention == 0 {

@@ -84,7 +84,7 @@ func (o *ChangeOptions) serve(mgr ctrl.Manager, door *gateway.Gateway, secret []
 // secrets returns what replicas that share the log's keys share: the keys themselves, from which others are made. A log that
 // is just a file of lines has none.
 func (o *AuditOptions) secrets() ([][]byte, error) {
-	if o.Store == "" && o.Postgres.URL == "" {
+	if !o.isKept() {
 		own := make([]byte, 32)
 		_, _ = rand.Read(own)
 		return [][]byte{own}, nil

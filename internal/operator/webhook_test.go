@@ -22,7 +22,7 @@ const signingSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 func handing(t *testing.T, server *post.Receiver) (func(context.Context, string, []byte) error, *WebhookOptions) {
 	t.Helper()
 	folder := t.TempDir()
-	o := &WebhookOptions{URL: server.URL, Signing: filepath.Join(folder, "signing.key"), CA: filepath.Join(folder, "ca.crt")}
+	o := &WebhookOptions{destination: destination{URL: server.URL, CA: filepath.Join(folder, "ca.crt")}, Signing: filepath.Join(folder, "signing.key")}
 	for path, content := range map[string]string{o.Signing: signingSecret + "\n", o.CA: server.CABundle} {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
@@ -97,12 +97,12 @@ func TestAWebhookOfTheAuditLogIsHTTPSAndTakesALogThatIsKept(t *testing.T) {
 	for url, want := range map[string]string{
 		"": "", "https://siem.example/hook": "", "http://siem.example": "no https URL", "https://a:b@siem.example": "names a user", "siem": "no https URL",
 	} {
-		o := AuditOptions{Store: "audit.db", Address: "0", Webhook: WebhookOptions{URL: url}}
+		o := AuditOptions{Store: "audit.db", Address: "0", Webhook: WebhookOptions{destination: destination{URL: url}}}
 		if err := o.check(); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", url, err)
 		}
 	}
-	lines := AuditOptions{Lines: "-", Address: "0", Webhook: WebhookOptions{URL: "https://siem.example"}}
+	lines := AuditOptions{Lines: "-", Address: "0", Webhook: WebhookOptions{destination: destination{URL: "https://siem.example"}}}
 	if err := lines.check(); err == nil || !strings.Contains(err.Error(), "--audit-webhook-url: a file of lines is not handed on") {
 		t.Errorf("it says %v", err)
 	}

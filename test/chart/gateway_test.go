@@ -307,35 +307,61 @@ func TestReplicasShareALogInADatabaseAndNoPasswordIsInTheirArguments(t *testing.
 	}
 }
 
-func TestTheAuditLogIsHandedOnWhereTheValuesSayAndNothingThatSignsIsInArguments(t *testing.T) {
-	rendered := ofGateway(t, map[string]any{"audit": map[string]any{"webhook": map[string]any{"url": "https://siem.example/hook", "secret": "siem", "caSecret": "siem-ca"}}})
-	spec := find[appsv1.Deployment](t, rendered, "Deployment", gatewayName).Spec.Template.Spec
-	container := spec.Containers[0]
-	at := slices.IndexFunc(container.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == "audit-webhook" })
-	if at < 0 || !container.VolumeMounts[at].ReadOnly {
-		t.Fatalf("its mounts are %v", container.VolumeMounts)
-	}
-	path := container.VolumeMounts[at].MountPath
-	for _, arg := range []string{"--audit-webhook-url=https://siem.example/hook", "--audit-webhook-signing=" + path + "/signing.key", "--audit-webhook-ca=" + path + "/ca.crt"} {
-		if !slices.Contains(container.Args, arg) {
-			t.Errorf("it is not told %s", arg)
-		}
-	}
-	files := map[string]string{}
-	for _, volume := range spec.Volumes {
-		if volume.Name == "audit-webhook" {
-			for _, source := range volume.Projected.Sources {
-				files[source.Secret.Items[0].Path] = source.Secret.Name + "/" + source.Secret.Items[0].Key
+func TestTheAuditLogIsHandedOnWhereTheValuesSayAndNothingSecretIsInArguments(t *testing.T) {
+	for name, c := range map[string]struct {
+		values, files map[string]string
+		args          []string
+	}{
+		"webhook": {
+			map[string]string{"url": "https://siem.example/hook", "secret": "siem", "caSecret": "siem-ca"},
+			map[string]string{"signing.key": "siem/signing.key", "ca.crt": "siem-ca/ca.crt"},
+			[]string{"url=https://siem.example/hook", "signing=/etc/support-access/audit-webhook/signing.key", "ca=/etc/support-access/audit-webhook/ca.crt"},
+		},
+		"otlp": {
+			map[string]string{"url": "https://otel.example/v1/logs", "secret": "otel", "caSecret": "otel-ca"},
+			map[string]string{"headers": "otel/headers", "ca.crt": "otel-ca/ca.crt"},
+			[]string{"url=https://otel.example/v1/logs", "headers=/etc/support-access/audit-otlp/headers", "ca=/etc/support-access/audit-otlp/ca.crt"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			spec := find[appsv1.Deployment](t, ofGateway(t, map[string]any{"audit": map[string]any{name: c.values}}), "Deployment", gatewayName).Spec.Template.Spec
+			container, volume := spec.Containers[0], "audit-"+name
+			at := slices.IndexFunc(container.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == volume })
+			if at < 0 || !container.VolumeMounts[at].ReadOnly || container.VolumeMounts[at].MountPath != "/etc/support-access/"+volume {
+				t.Fatalf("its mounts are %v", container.VolumeMounts)
 			}
+			for _, arg := range c.args {
+				if !slices.Contains(container.Args, "--audit-"+name+"-"+arg) {
+					t.Errorf("it is not told %s", arg)
+				}
+			}
+			if files := projected(spec.Volumes, volume); !maps.Equal(files, c.files) {
+				t.Errorf("it reads %v", files)
+			}
+			plain := find[appsv1.Deployment](t, ofGateway(t, nil), "Deployment", gatewayName).Spec.Template.Spec
+			if slices.ContainsFunc(plain.Containers[0].Args, func(arg string) bool { return strings.HasPrefix(arg, "--"+volume) }) || len(plain.Volumes) >= len(spec.Volumes) {
+				t.Errorf("by default it is told %v", plain.Containers[0].Args)
+			}
+		})
+	}
+	open := find[appsv1.Deployment](t, ofGateway(t, map[string]any{"audit": map[string]any{"otlp": map[string]any{"url": "https://otel.example/v1/logs"}}}), "Deployment", gatewayName).Spec.Template.Spec
+	if args := open.Containers[0].Args; !slices.Contains(args, "--audit-otlp-url=https://otel.example/v1/logs") || len(projected(open.Volumes, "audit-otlp")) > 0 || slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(arg, "--audit-otlp-headers") }) {
+		t.Errorf("without a Secret it is told %v", args)
+	}
+}
+
+// projected are the files of a volume, and from which key of which Secret each is.
+func projected(volumes []corev1.Volume, name string) map[string]string {
+	files := map[string]string{}
+	for _, volume := range volumes {
+		if volume.Name != name {
+			continue
+		}
+		for _, source := range volume.Projected.Sources {
+			files[source.Secret.Items[0].Path] = source.Secret.Name + "/" + source.Secret.Items[0].Key
 		}
 	}
-	if !maps.Equal(files, map[string]string{"signing.key": "siem/signing.key", "ca.crt": "siem-ca/ca.crt"}) {
-		t.Errorf("it reads %v", files)
-	}
-	plain := find[appsv1.Deployment](t, ofGateway(t, nil), "Deployment", gatewayName).Spec.Template.Spec
-	if slices.ContainsFunc(plain.Containers[0].Args, func(arg string) bool { return strings.HasPrefix(arg, "--audit-webhook") }) || len(plain.Volumes) >= len(spec.Volumes) {
-		t.Errorf("by default it is told %v", plain.Containers[0].Args)
-	}
+	return files
 }
 
 func TestABudgetComesWithTheSecondReplicaOfTheGateway(t *testing.T) {

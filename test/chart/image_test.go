@@ -27,8 +27,11 @@ var everyFlag = map[string]any{
 	"notifications":    map[string]any{"allow": []string{"127.0.0.0/8", "::1/128"}, "plaintext": true},
 	"gateway": map[string]any{
 		"enabled": true, "server": "https://gateway.example:8443", "caBundle": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----",
-		"tls":   map[string]any{"serverName": "gateway.example"},
-		"audit": map[string]any{"webhook": map[string]any{"url": "https://siem.example/hook", "secret": "siem", "caSecret": "siem-ca"}},
+		"tls": map[string]any{"serverName": "gateway.example"},
+		"audit": map[string]any{
+			"webhook": map[string]any{"url": "https://siem.example/hook", "secret": "siem", "caSecret": "siem-ca"},
+			"otlp":    map[string]any{"url": "https://otel.example/v1/logs", "secret": "otel", "caSecret": "otel-ca"},
+		},
 	},
 }
 

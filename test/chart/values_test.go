@@ -42,6 +42,8 @@ func TestBadValuesAreRefusedWithTheFieldsName(t *testing.T) {
 		"a gateway's value that is not one":   {tree("gateway.port", 1), "'port' not allowed"},
 		"a gateway's limits by another name":  {tree("gateway.resources.limit", map[string]any{}), "'limit' not allowed"},
 		"a webhook without TLS":               {tree("gateway.audit.webhook.url", "http://siem.example"), "/gateway/audit/webhook/url"},
+		"a collector without TLS":             {tree("gateway.audit.otlp.url", "http://otel.example/v1/logs"), "/gateway/audit/otlp/url"},
+		"a collector without its path":        {tree("gateway.audit.otlp.url", "https://otel.example:4318"), "/gateway/audit/otlp/url"},
 		"a URL in place of a Secret":          {tree("gateway.audit.postgres.secret", "postgres://a:b@c/d"), "/gateway/audit/postgres/secret"},
 		"a key that no Secret has":            {tree("gateway.audit.postgres.key", "uri url"), "/gateway/audit/postgres/key"},
 		"a way to reach it that may be plain": {tree("gateway.audit.postgres.tls.mode", "prefer"), "/gateway/audit/postgres/tls/mode"},

@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	collector "go.opentelemetry.io/proto/otlp/collector/logs/v1"
+	"google.golang.org/protobuf/proto"
 	corev1 "k8s.io/api/core/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -71,8 +73,14 @@ func TestReplicasKeepOneLogWhateverBecomesOfOneOrOfTheDatabase(t *testing.T) {
 	s.holdsAll(t, 3)
 	s.handsAllOn(t)
 	for _, pod := range []*pod{second, third} {
-		if log, err := os.ReadFile(pod.LogPath()); err != nil || len(log) == 0 || bytes.Contains(log, []byte(harness.Password)) {
-			t.Errorf("the password is in the gateway's log, %v", err)
+		log, err := os.ReadFile(pod.LogPath())
+		if err != nil || len(log) == 0 {
+			t.Errorf("the gateway's log has %d bytes: %v", len(log), err)
+		}
+		for _, secret := range []string{harness.Password, signingSecret, collectorToken} {
+			if bytes.Contains(log, []byte(secret)) {
+				t.Errorf("%q is in the gateway's log", secret)
+			}
 		}
 	}
 }
@@ -87,6 +95,8 @@ type scene struct {
 	policy       string
 	// receiver is where the log is handed on to.
 	receiver *post.Receiver
+	// collector is where it is handed on to over OTLP.
+	collector *post.Receiver
 	// answered are what the API server, through a gateway, gave an answer to.
 	mu       sync.Mutex
 	answered []string
@@ -94,7 +104,7 @@ type scene struct {
 
 func newScene(t *testing.T) *scene {
 	t.Helper()
-	s := &scene{World: world.New(t), server: harness.Shared(t), receiver: post.StartReceiver(t)}
+	s := &scene{World: world.New(t), server: harness.Shared(t), receiver: post.StartReceiver(t), collector: post.StartReceiver(t)}
 	world.AtEnd(s.server.Stop)
 	s.url = s.server.RemoteURL(s.server.Database(t), harness.Password)
 	ip, err := world.GatewayIP()
@@ -107,6 +117,7 @@ func newScene(t *testing.T) *scene {
 		"gateway": map[string]any{"replicas": 2, "audit": map[string]any{
 			"keySecret": "audit-key", "postgres": map[string]any{"secret": "audit-db", "tls": map[string]any{"caSecret": "audit-db-ca"}},
 			"webhook": map[string]any{"url": s.receiver.URL, "secret": "siem", "caSecret": "siem-ca"},
+			"otlp":    map[string]any{"url": s.collector.URL + "/v1/logs", "secret": "otel", "caSecret": "otel-ca"},
 		}},
 	}))
 	key, err := chain.NewKey()
@@ -120,6 +131,7 @@ func newScene(t *testing.T) *scene {
 	for name, data := range map[string]map[string][]byte{
 		"audit-key": {"key.pem": key}, "audit-db": {"uri": []byte(s.url)}, "audit-db-ca": {"ca.crt": ca},
 		"siem": {"signing.key": []byte(signingSecret)}, "siem-ca": {"ca.crt": []byte(s.receiver.CABundle)},
+		"otel": {"headers": []byte("Authorization: " + collectorToken + "\n")}, "otel-ca": {"ca.crt": []byte(s.collector.CABundle)},
 	} {
 		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: world.SystemNamespace, Name: name}, Data: data}
 		if err := s.Admin.Create(t.Context(), secret); err != nil {
@@ -263,8 +275,12 @@ func (s *scene) holdsAll(t *testing.T, replicas int) {
 	world.Eventually(t, "everything that was answered is on record", func() error { return s.onRecord(t.Context(), store, replicas) })
 }
 
-// signingSecret is what signs that which is handed on.
-const signingSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+const (
+	// signingSecret is what signs that which is handed on.
+	signingSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+	// collectorToken is what the collector is shown.
+	collectorToken = "Bearer a-token-of-the-collector"
+)
 
 // handsAllOn waits until the receiver has every entry of the log, whichever replica handed it on. One that was killed lost its
 // turn only after a while.
@@ -279,26 +295,62 @@ func (s *scene) handsAllOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	world.EventuallyWithin(t, 2*time.Minute, "everything is handed on", func() error {
-		last := 0
-		for _, posted := range s.receiver.Posted() {
-			var events []struct{ ID string }
-			if err := json.Unmarshal([]byte(posted.Body), &events); err != nil || !posted.Signed(signingSecret) {
-				return fmt.Errorf("a batch is signed: %t, %w", posted.Signed(signingSecret), err)
+	for name, handed := range map[string]func() ([]int64, error){"the webhook": s.toTheWebhook, "the collector": s.toTheCollector} {
+		world.EventuallyWithin(t, 2*time.Minute, "everything is handed on to "+name, func() error {
+			numbers, err := handed()
+			if err != nil {
+				return err
 			}
-			for _, e := range events {
-				seq, err := strconv.Atoi(e.ID)
-				if err != nil || seq > last+1 {
-					return fmt.Errorf("after entry %d came %q: %w", last, e.ID, err)
+			last := int64(0)
+			for _, seq := range numbers {
+				if seq > last+1 {
+					return fmt.Errorf("after entry %d came %d", last, seq)
 				}
 				last = max(last, seq)
 			}
+			if last < standing.Size {
+				return fmt.Errorf("it has %d of %d entries", last, standing.Size)
+			}
+			return nil
+		})
+	}
+}
+
+// toTheWebhook are the numbers of the entries that the webhook has, in the order in which they came.
+func (s *scene) toTheWebhook() (numbers []int64, err error) {
+	for _, posted := range s.receiver.Posted() {
+		var events []struct{ ID string }
+		if err := json.Unmarshal([]byte(posted.Body), &events); err != nil || !posted.Signed(signingSecret) {
+			return nil, fmt.Errorf("a batch is signed: %t, %w", posted.Signed(signingSecret), err)
 		}
-		if int64(last) < standing.Size {
-			return fmt.Errorf("it has %d of %d entries", last, standing.Size)
+		for _, e := range events {
+			seq, err := strconv.ParseInt(e.ID, 10, 64)
+			if err != nil {
+				return nil, err
+			}
+			numbers = append(numbers, seq)
 		}
-		return nil
-	})
+	}
+	return numbers, nil
+}
+
+// toTheCollector are the numbers of the entries that the collector has, in the order in which they came. Each is the line of the
+// log, which begins with its number.
+func (s *scene) toTheCollector() (numbers []int64, err error) {
+	for _, posted := range s.collector.Posted() {
+		request := &collector.ExportLogsServiceRequest{}
+		if err := proto.Unmarshal([]byte(posted.Body), request); err != nil || posted.Header.Get("Authorization") != collectorToken {
+			return nil, fmt.Errorf("a request shows %q: %w", posted.Header.Get("Authorization"), err)
+		}
+		for _, record := range request.GetResourceLogs()[0].GetScopeLogs()[0].GetLogRecords() {
+			entry := &audit.Entry{}
+			if err := json.Unmarshal([]byte(record.GetBody().GetStringValue()), entry); err != nil {
+				return nil, err
+			}
+			numbers = append(numbers, entry.Seq)
+		}
+	}
+	return numbers, nil
 }
 
 func (s *scene) onRecord(ctx context.Context, store audit.Reader, writers int) error {

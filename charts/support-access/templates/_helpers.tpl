@@ -147,3 +147,10 @@ priorityClassName: {{ . }}
 {{- fail "defaultPolicy.spec.transports: Gateway needs gateway.enabled and gateway.server: where do engineers reach it?" }}
 {{- end }}
 {{- end }}
+
+{{/* Whether there is a Secret for the receiver of OpenTelemetry, as a word or none. */}}
+{{- define "support-access.otlpSecrets" -}}
+{{- with .Values.gateway.audit.otlp }}
+{{- if and .url (or .secret .caSecret) -}}yes{{- end }}
+{{- end }}
+{{- end }}

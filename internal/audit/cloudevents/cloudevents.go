@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
-	"strings"
 
 	"supportaccess.dev/operator/internal/audit"
 )
@@ -22,9 +21,6 @@ type Receiver struct {
 
 // ContentType is what a batch is.
 const ContentType = "application/cloudevents-batch+json; charset=utf-8"
-
-// Type begins the type of every event.
-const Type = "dev.supportaccess.audit."
 
 // event is one entry.
 type event struct {
@@ -52,15 +48,15 @@ func (r *Receiver) batch(lines []audit.Line) ([]byte, error) {
 	events := make([]event, 0, len(lines))
 	for _, line := range lines {
 		var entry struct {
-			Type string `json:"type"`
-			Time string `json:"requestReceivedTimestamp"`
-			Said string `json:"stageTimestamp"`
+			Type audit.Type `json:"type"`
+			Time string     `json:"requestReceivedTimestamp"`
+			Said string     `json:"stageTimestamp"`
 		}
 		if err := json.Unmarshal(line.Text, &entry); err != nil {
 			return nil, fmt.Errorf("read entry %d: %w", line.Seq, err)
 		}
 		events = append(events, event{
-			SpecVersion: "1.0", ID: strconv.FormatInt(line.Seq, 10), Source: "/" + r.Origin, Type: Type + strings.ToLower(typeOf(entry.Type)),
+			SpecVersion: "1.0", ID: strconv.FormatInt(line.Seq, 10), Source: "/" + r.Origin, Type: entry.Type.EventName(),
 			Time: cmp.Or(entry.Time, entry.Said), DataContentType: "application/json", Data: line.Text,
 		})
 	}
@@ -69,12 +65,4 @@ func (r *Receiver) batch(lines []audit.Line) ([]byte, error) {
 		return nil, fmt.Errorf("encode entries: %w", err)
 	}
 	return body, nil
-}
-
-// typeOf is the type of an entry: those of requests have none.
-func typeOf(named string) string {
-	if named == "" {
-		return "Request"
-	}
-	return named
 }

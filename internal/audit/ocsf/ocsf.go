@@ -181,7 +181,7 @@ func Encode(e *audit.Entry, origin string) ([]byte, error) {
 		Time: facets.Time.UnixMilli(), Duration: int64(e.DurationMillis), StatusID: status, Status: statusName,
 		Metadata: metadata{
 			Version: Version, OriginalUID: origin + "/" + strconv.FormatInt(e.Seq, 10), OriginalTime: facets.Time.UTC().Format(time.RFC3339Nano),
-			Sequence: e.Seq, EventCode: codeOf(e), LogName: origin, Labels: []string{audit.LabelSource + ": " + facets.Source},
+			Sequence: e.Seq, EventCode: e.Type.Name(), LogName: origin, Labels: []string{audit.LabelSource + ": " + facets.Source},
 			Product: product{Name: "Support Access", VendorName: "supportaccess.dev"},
 		},
 		Actor:  actor{User: userOf(e)},
@@ -214,14 +214,6 @@ func Encode(e *audit.Entry, origin string) ([]byte, error) {
 		out.Unmapped.Change = e.Change
 	}
 	return json.Marshal(out)
-}
-
-// codeOf is what an entry is about, in the log's own words.
-func codeOf(e *audit.Entry) string {
-	if e.Type == audit.TypeRequest {
-		return "Request"
-	}
-	return string(e.Type)
 }
 
 func activityOf(e *audit.Entry) int {
@@ -266,7 +258,7 @@ func apiOf(e *audit.Entry) api {
 		a.Operation, a.Service.Name = e.Happened.What, "support-access"
 	}
 	if a.Operation == "" {
-		a.Operation = codeOf(e)
+		a.Operation = e.Type.Name()
 	}
 	if e.ObjectRef != nil {
 		a.Version = e.ObjectRef.APIVersion
