@@ -51,6 +51,7 @@ const (
 const (
 	EndExpired           = "Expired"
 	EndRevoked           = "Revoked"
+	EndEmergencyStop     = "EmergencyStop"
 	EndDeleted           = "Deleted"
 	EndNameUsed          = "NameUsed"
 	EndBindingsWithdrawn = "BindingsWithdrawn"
@@ -82,6 +83,7 @@ const (
 	TransitionHandedOver         = "HandedOver"
 	TransitionCredentialReplaced = "CredentialReplaced"
 	TransitionDisconnected       = "Disconnected"
+	TransitionClosingFailed      = "ClosingFailed"
 )
 
 // Types of transitions in the record of a setting, besides SwitchedOff, Expired and SettingDeleted.

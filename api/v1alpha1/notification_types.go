@@ -25,7 +25,7 @@ const (
 
 // NotificationEvent is something of which people are told.
 //
-// +kubebuilder:validation:Enum=Granted;ApprovalNeeded;Approved;Opened;OpenedElevated;OpenedDirect;FirstUsed;ExpiringSoon;Shortened;Revoked;Expired;Denied;SwitchedOn;SwitchedOff;SwitchedOffByItself;Requested;RequestDenied;RequestExpired
+// +kubebuilder:validation:Enum=Granted;ApprovalNeeded;Approved;Opened;OpenedElevated;OpenedDirect;FirstUsed;ExpiringSoon;Shortened;Revoked;Expired;Denied;SwitchedOn;SwitchedOff;SwitchedOffByItself;Requested;RequestDenied;RequestExpired;EmergencyStop;ClosingFailed
 type NotificationEvent string
 
 const (
@@ -65,6 +65,10 @@ const (
 	EventRequestDenied NotificationEvent = "RequestDenied"
 	// EventRequestExpired is that nobody answered a request in time.
 	EventRequestExpired NotificationEvent = "RequestExpired"
+	// EventEmergencyStop is that a grant was ended by a decision about every grant of the cluster.
+	EventEmergencyStop NotificationEvent = "EmergencyStop"
+	// EventClosingFailed is that a grant has ended and its access cannot be taken away: somebody must mend what is in the way.
+	EventClosingFailed NotificationEvent = "ClosingFailed"
 )
 
 // Notifications is who is told what happens to grants, and how.

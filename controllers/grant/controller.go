@@ -78,6 +78,8 @@ type Reconciler struct {
 	cuts sync.Map
 	// forbidden are the obstacles that were met on the way of opening, by grant.
 	forbidden sync.Map
+	// failing says since when it goes wrong to take away what a grant gave, by the grant's UID.
+	failing sync.Map
 	// room bounds how many grants open at once.
 	room room
 	// ambience is what identities may do without a grant.

@@ -557,11 +557,18 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// close takes everything away and then says so in the record. It waits for nothing but the bindings and credentials.
+// close takes everything away and then says so in the record, or that it could not.
 func (r *Reconciler) close(ctx context.Context, s *sight, verdict lifecycle.Verdict) outcome {
 	if s.record == nil {
 		return r.closeUnrecorded(ctx, s, verdict)
 	}
+	done := r.shut(ctx, s, verdict)
+	done.problem = errors.Join(done.problem, r.recordFailure(ctx, s, done.problem))
+	return done
+}
+
+// shut waits for nothing but the bindings and credentials.
+func (r *Reconciler) shut(ctx context.Context, s *sight, verdict lifecycle.Verdict) outcome {
 	if s.ended() {
 		if err := r.sweep(ctx, s); err != nil {
 			return outcome{problem: err}

@@ -132,6 +132,34 @@ func (r *Reconciler) recordChanges(ctx context.Context, s *sight, verdict lifecy
 	return r.updateRecord(ctx, s, func(record *v1alpha1.SupportAccessRecord) { *record = *changed })
 }
 
+// closingTooLong is for how long it may go wrong to take access away before people are told: the API server may have been
+// away for a moment.
+const closingTooLong = time.Minute
+
+// recordFailure stores that access which has ended could not be taken away for too long, and why. It is said once, for the
+// grant's conditions say whether that is still so. Since when it goes wrong is known in memory alone.
+func (r *Reconciler) recordFailure(ctx context.Context, s *sight, problem error) error {
+	uid := s.record.Spec.Grant.UID
+	if problem == nil {
+		r.failing.Delete(uid)
+		return nil
+	}
+	if overtaken(problem) {
+		return nil
+	}
+	since, _ := r.failing.LoadOrStore(uid, s.now)
+	if s.now.Sub(since.(time.Time)) < closingTooLong || happenedTo(s.record, v1alpha1.TransitionClosingFailed) {
+		return nil
+	}
+	return r.updateRecord(ctx, s, func(record *v1alpha1.SupportAccessRecord) {
+		addTransition(record, s.now, v1alpha1.TransitionClosingFailed, lifecycle.Operator, "access that has ended could not be taken away: "+publicMessage(problem))
+	})
+}
+
+func happenedTo(record *v1alpha1.SupportAccessRecord, kind string) bool {
+	return slices.ContainsFunc(record.Status.Transitions, func(t v1alpha1.Transition) bool { return t.Type == kind })
+}
+
 func recordRemovals(record *v1alpha1.SupportAccessRecord, verdict lifecycle.Verdict, now time.Time) {
 	for _, removal := range verdict.Removed {
 		if slices.ContainsFunc(record.Status.RemovedEngineers, func(e v1alpha1.RemovedEngineer) bool { return e.Name == removal.Engineer }) {

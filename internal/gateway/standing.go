@@ -154,7 +154,7 @@ func endOfVerdict(s *standing, v lifecycle.Verdict) *end {
 
 // certain are the ends that follow from the grant, its record, decisions and time. All others follow from what lies around
 // it: there the cache of one kind may lag behind that of another, and what looks gone may not have been seen yet.
-var certain = []string{v1alpha1.EndExpired, v1alpha1.EndRevoked, v1alpha1.EndDenied, v1alpha1.EndEngineersRemoved, v1alpha1.EndSwitchedOff, v1alpha1.EndReplaced}
+var certain = []string{v1alpha1.EndExpired, v1alpha1.EndRevoked, v1alpha1.EndEmergencyStop, v1alpha1.EndDenied, v1alpha1.EndEngineersRemoved, v1alpha1.EndSwitchedOff, v1alpha1.EndReplaced}
 
 // over reports whether an end is for ever. A grant that is merely not open, or that only looks ended, may come back.
 func (s *standing) over(v lifecycle.Verdict) bool {

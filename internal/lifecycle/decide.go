@@ -167,12 +167,20 @@ func endedByDecision(f Facts, _ Verdict) *End {
 		d := &f.Decisions[i]
 		switch {
 		case d.Spec.Action == v1alpha1.ActionRevoke && d.Spec.Target.Engineer == "" && Concerns(d, grantOf(f)):
-			return &End{Reason: v1alpha1.EndRevoked, By: by(d), Message: said("revoked", d)}
+			return &End{Reason: revocation(d), By: by(d), Message: said("revoked", d)}
 		case d.Spec.Action == v1alpha1.ActionDeny && !provisioned(f) && Concerns(d, grantOf(f)):
 			return &End{Reason: v1alpha1.EndDenied, By: by(d), Message: said("denied", d)}
 		}
 	}
 	return nil
+}
+
+// revocation is how a decision to revoke ends a grant: one about every grant of the cluster is the emergency stop.
+func revocation(d *v1alpha1.SupportAccessDecision) string {
+	if d.Spec.Target.Cluster != "" {
+		return v1alpha1.EndEmergencyStop
+	}
+	return v1alpha1.EndRevoked
 }
 
 func endedByRemoval(f Facts, v Verdict) *End {

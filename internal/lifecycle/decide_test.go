@@ -207,6 +207,21 @@ func TestAWideDecisionIsAboutEveryGrantThatCanBeMadeBeforeItIsOver(t *testing.T)
 	}
 }
 
+func TestOnlyADecisionAboutEveryGrantOfTheClusterIsAnEmergencyStop(t *testing.T) {
+	for want, target := range map[string]v1alpha1.DecisionTarget{
+		v1alpha1.EndEmergencyStop: {Cluster: v1alpha1.TargetAll}, v1alpha1.EndRevoked: {Namespace: v1alpha1.TargetAll},
+	} {
+		d := decided(0, v1alpha1.ActionRevoke, target)
+		if target.Cluster != "" {
+			d.Namespace = v1alpha1.SystemNamespace
+		}
+		v := Decide(Facts{Now: t0, Grant: given(), Record: recorded(given()), Decisions: list(d)})
+		if v.End == nil || v.End.Reason != want || v.State != v1alpha1.StateRevoked {
+			t.Errorf("about %+v it ends by %+v, want %s", target, v.End, want)
+		}
+	}
+}
+
 func TestTakingOffOneEngineerLeavesTheOther(t *testing.T) {
 	off := decided(0, v1alpha1.ActionRevoke, v1alpha1.DecisionTarget{Grant: "case-1", Engineer: "ana"})
 	v := Decide(Facts{Now: t0, Grant: given(), Record: recorded(given()), Decisions: list(off)})

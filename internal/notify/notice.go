@@ -68,6 +68,7 @@ var defaultEvents = []v1alpha1.NotificationEvent{
 	v1alpha1.EventGranted, v1alpha1.EventApprovalNeeded, v1alpha1.EventApproved, v1alpha1.EventOpenedElevated, v1alpha1.EventOpenedDirect, v1alpha1.EventFirstUsed,
 	v1alpha1.EventExpiringSoon, v1alpha1.EventShortened, v1alpha1.EventRevoked, v1alpha1.EventExpired, v1alpha1.EventDenied,
 	v1alpha1.EventSwitchedOn, v1alpha1.EventSwitchedOff, v1alpha1.EventRequested, v1alpha1.EventRequestDenied,
+	v1alpha1.EventEmergencyStop, v1alpha1.EventClosingFailed,
 }
 
 // operator is by whom something is done that nobody did.
@@ -177,6 +178,10 @@ func eventsOf(record *v1alpha1.SupportAccessRecord, t v1alpha1.Transition, grant
 		return one(v1alpha1.EventExpiringSoon)
 	case v1alpha1.TransitionShortened, v1alpha1.TransitionEngineerRemoved, v1alpha1.TransitionBindingWithdrawn:
 		return one(v1alpha1.EventShortened)
+	case v1alpha1.TransitionClosingFailed:
+		return one(v1alpha1.EventClosingFailed)
+	case v1alpha1.EndEmergencyStop:
+		return []v1alpha1.NotificationEvent{v1alpha1.EventEmergencyStop, v1alpha1.EventRevoked}
 	case v1alpha1.EndDenied, v1alpha1.EndNotApproved, v1alpha1.EndRefused:
 		return one(v1alpha1.EventDenied)
 	case v1alpha1.EndSwitchedOff, v1alpha1.EndSettingDeleted:

@@ -91,6 +91,8 @@ func TestOfWhatPeopleAreToldUnlessAPolicySaysOtherwise(t *testing.T) {
 		"it is revoked":                                 {mods{ends(hour, v1alpha1.EndRevoked, "bo")}, "Granted Revoked"},
 		"it is deleted":                                 {mods{ends(hour, v1alpha1.EndDeleted, "unknown")}, "Granted Revoked"},
 		"a role became too wide":                        {mods{ends(hour, v1alpha1.EndRoleWidened, operator)}, "Granted Revoked"},
+		"the cluster is stopped":                        {mods{ends(hour, v1alpha1.EndEmergencyStop, "bo")}, "Granted EmergencyStop"},
+		"it cannot be closed for long":                  {mods{then(time.Hour, v1alpha1.TransitionClosingFailed), ends(hour.Add(time.Minute), v1alpha1.EndRevoked, "bo")}, "Granted ClosingFailed Revoked"},
 		"its time is over":                              {mods{ends(noon.Add(24*time.Hour), v1alpha1.EndExpired, operator)}, "Granted ExpiringSoon Expired"},
 		"it is denied":                                  {mods{ends(hour, v1alpha1.EndDenied, "bo")}, "Granted Denied"},
 		"it waits for an approval": {mods{then(time.Second, v1alpha1.TransitionAwaitingApproval), then(time.Minute, v1alpha1.TransitionApproved)},
@@ -121,6 +123,13 @@ func eventNames(notices []Notice) string {
 		names = append(names, string(n.Event))
 	}
 	return strings.Join(names, " ")
+}
+
+func TestAChannelThatAsksOnlyForRevocationsIsToldOfAnEmergencyStop(t *testing.T) {
+	r := record(ends(noon.Add(time.Hour), v1alpha1.EndEmergencyStop, "bo"))
+	if got := eventNames(Notices(r, Telling{Events: []v1alpha1.NotificationEvent{v1alpha1.EventRevoked}}, noon.Add(2*time.Hour))); got != "Revoked" {
+		t.Errorf("people are told %q", got)
+	}
 }
 
 func TestThatASettingIsOnByDefaultIsNotToldAndThatItIsSwitchedOffIs(t *testing.T) {

@@ -75,6 +75,8 @@ func (n Notice) headline() string {
 		v1alpha1.EventRequested:           "requested",
 		v1alpha1.EventRequestDenied:       "request denied",
 		v1alpha1.EventRequestExpired:      "request expired unanswered",
+		v1alpha1.EventEmergencyStop:       "ended by an EMERGENCY STOP",
+		v1alpha1.EventClosingFailed:       "COULD NOT BE CLOSED",
 	}[n.Event]
 	about := n.Grant.Namespace + "/" + n.Grant.Name
 	if n.Grant.Setting {
