@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -99,10 +98,6 @@ func ControllerCommand(version string) *cobra.Command {
 	return command
 }
 
-// gcPercent trades time for memory: the controller mostly waits for the API server, and holds every open grant in memory.
-// The environment's GOGC wins.
-const gcPercent = 30
-
 // Scheme returns the kinds that the operator reads and writes.
 func Scheme() (*runtime.Scheme, error) {
 	scheme := runtime.NewScheme()
@@ -119,9 +114,6 @@ func runController(ctx context.Context, o Options, version string) error {
 		return err
 	}
 	setLogger(o.LogLevel, o.LogFormat)
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
 	config, err := ctrl.GetConfig()
 	if err != nil {
 		return fmt.Errorf("find the API server: %w", err)
@@ -132,6 +124,9 @@ func runController(ctx context.Context, o Options, version string) error {
 		return err
 	}
 	if err := showClock(mgr, clocks); err != nil {
+		return err
+	}
+	if err := addFrugality(mgr, clock.RealClock{}); err != nil {
 		return err
 	}
 	if err := AddControllers(ctx, mgr, o, version); err != nil {

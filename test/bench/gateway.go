@@ -539,13 +539,16 @@ func (w *watches) wait(ctx context.Context, since time.Time) (sample, error) {
 }
 
 // memory returns the resident memory of a process in MiB, 0 if it cannot be read.
-func memory(pid int) int {
+func memory(pid int) int { return memoryOf(pid, "VmRSS:") }
+
+// memoryOf returns one line of what the kernel says of a process's memory, in MiB.
+func memoryOf(pid int, line string) int {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0
 	}
 	kib := 0
-	if _, after, found := bytes.Cut(status, []byte("VmRSS:")); found {
+	if _, after, found := bytes.Cut(status, []byte(line)); found {
 		_, _ = fmt.Sscan(string(after), &kib)
 	}
 	return kib / 1024

@@ -367,5 +367,6 @@ func (b *bench) sayWrites(ctx context.Context, what string) error {
 
 // sayMemory prints what the kernel says of the operator's process.
 func (b *bench) sayMemory(what string) {
-	say("%-46s %d MiB (bar: 200)", what, memory(b.operator.PID()))
+	pid := b.operator.PID()
+	say("%-46s %d MiB, of which %d are the program's own pages (bar: 200)", what, memory(pid), memoryOf(pid, "RssFile:"))
 }

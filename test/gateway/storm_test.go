@@ -67,6 +67,16 @@ func TestOfManyGrantsAtOnceEachEngineerReachesTheOwnNamespaceAloneAndAllAreCutTo
 	revoked := time.Now()
 	areCut(t, all, revoked)
 	side(t, n, func(ctx context.Context, i int) error { return all[i].isOut(ctx) })
+	for _, o := range []*one{all[0], all[n-1]} {
+		g := &v1alpha1.SupportAccessGrant{}
+		world.Eventually(t, "the grant says that it was an emergency stop", func() error {
+			err := s.Admin.Get(t.Context(), client.ObjectKey{Namespace: o.namespace, Name: "case-storm"}, g)
+			if err == nil && g.Status.EndReason != v1alpha1.EndEmergencyStop {
+				return fmt.Errorf("it says %q", g.Status.EndReason)
+			}
+			return err
+		})
+	}
 	// What is granted from then on the decision does not concern: no other test's grant is ended by it.
 	world.Eventually(t, "a grant can be made again", func() error {
 		if until := lifecycle.WideUntil(decision); time.Now().Before(until.Add(time.Second)) {
