@@ -190,6 +190,15 @@ type SupportAccessPolicySpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('[1-9]')",message="must be longer than zero"
 	ApprovalTimeout Duration `json:"approvalTimeout,omitempty"`
 
+	// engineerLists are lists of people of the vendor to which settings refer by name (engineerList), so that nobody writes
+	// them out in each namespace.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=8
+	EngineerLists []EngineerList `json:"engineerLists,omitempty"`
+
 	// requestTimeout is for how long, from its making, a request waits for an answer. Then it is Expired. The default is 72h.
 	//
 	// +optional
@@ -426,6 +435,26 @@ const (
 	// InputAlways keeps all of it.
 	InputAlways RecordedInput = "Always"
 )
+
+// EngineerList is a named list of people of the vendor.
+type EngineerList struct {
+	// name is how settings refer to the list.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	Name string `json:"name"`
+
+	// engineers are the people, each a named human, never a shared account.
+	//
+	// +required
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	Engineers []Engineer `json:"engineers"`
+}
 
 // EnabledByDefault is the setting that a namespace gets when it comes under a policy, once in its life: a setting that is
 // switched off or deleted does not come back by itself.

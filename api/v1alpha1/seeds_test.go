@@ -167,6 +167,7 @@ spec:
   enabledUntil: "2026-12-31T18:00:00+01:00"
   engineers:
   - {name: ana@vendor.example, publicKey: age1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq}
+  engineerList: archive
   roles: [support-access-configuration]
   transport: Gateway
   reason: the vendor looks after this archive
@@ -257,6 +258,10 @@ spec:
   approvalTimeout: 24h
   requestTimeout: 48h
   maxOpenRequests: 3
+  engineerLists:
+  - name: archive
+    engineers:
+    - {name: ana@vendor.example, publicKey: age1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq}
   serviceAccountApprovers: [system:serviceaccount:ci:approver]
   maxStartDelay: 0s
   roles:

@@ -61,6 +61,7 @@ type SupportAccessSetting struct {
 // SupportAccessSettingSpec is how the switch stands, and what it gives.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.roles) || !('support-access-flagged' in self.roles)",message="spec.roles: support-access-flagged is granted for a case, not by a setting"
+// +kubebuilder:validation:XValidation:rule="has(self.engineers)",message="spec.engineers: is missing: name the people, or in spec.engineerList one of the lists that the policy has (engineerLists)"
 type SupportAccessSettingSpec struct {
 	// enabledUntil is the instant until which support access is on, such as 2026-12-31T18:00:00Z, at most the policy's
 	// maxEnabled ahead. Empty, or an instant that has passed, means off.
@@ -71,14 +72,24 @@ type SupportAccessSettingSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self >= timestamp('2000-01-01T00:00:00Z') && self < timestamp('3000-01-01T00:00:00Z')",message="must be an instant such as 2026-12-01T18:00:00Z"
 	EnabledUntil *metav1.Time `json:"enabledUntil,omitempty"`
 
-	// engineers are the people of the vendor who have access while it is on, each a named human, never a shared account.
+	// engineers are the people of the vendor who have access while it is on, each a named human, never a shared account. With
+	// engineerList a manifest leaves them out: admission writes who is on the list.
 	//
-	// +required
+	// +optional
 	// +listType=map
 	// +listMapKey=name
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=16
-	Engineers []Engineer `json:"engineers"`
+	Engineers []Engineer `json:"engineers,omitempty"`
+
+	// engineerList is the name of a list in the policy's engineerLists. Whoever is on it when this spec is written has access;
+	// a list that changes later counts from the next time that the spec is changed. Empty means the engineers written here.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	EngineerList string `json:"engineerList,omitempty"`
 
 	// roles are names of ClusterRoles that the policy offers and does not call elevated. The default is
 	// support-access-configuration and support-access-diagnostics. Whoever writes a setting that is on must hold the verb

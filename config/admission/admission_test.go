@@ -233,8 +233,8 @@ func TestASystemUserWhoCouldBreakOutOfTheListIsRefused(t *testing.T) {
 
 func TestWithoutStampThereIsNoMutatingPolicy(t *testing.T) {
 	with, without := shipped(t, Options{Stamp: true}), shipped(t, Options{})
-	if len(with)-len(without) != 18 {
-		t.Errorf("Stamp adds %d objects, want 9 policies and 9 bindings", len(with)-len(without))
+	if len(with)-len(without) != 20 {
+		t.Errorf("Stamp adds %d objects, want 10 policies and 10 bindings", len(with)-len(without))
 	}
 	if slices.ContainsFunc(without, mutates) {
 		t.Error("a mutating policy is shipped without Stamp")

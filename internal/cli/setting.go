@@ -20,9 +20,12 @@ const enabledFor = v1alpha1.Duration("720h")
 
 // switching is the standing switch as somebody asks for it on a command line. What is left out stays as it is.
 type switching struct {
-	engineers, roles              []string
-	length, until, transport, why string
+	engineers, roles                    []string
+	list, length, until, transport, why string
 }
+
+// errTwoLists says that people were named in two ways.
+var errTwoLists = errors.New("--engineer, --engineer-list: name people, or a list of the policy's, not both")
 
 // newSetting is the setting of a namespace that has none yet.
 func newSetting(namespace string) *v1alpha1.SupportAccessSetting {
@@ -37,7 +40,10 @@ func (w switching) apply(s *v1alpha1.SupportAccessSetting, now time.Time, readFi
 	engineers, engineersErr := parseEngineers(w.engineers, readFile)
 	transport, transportErr := parseTransport(w.transport)
 	end, endErr := w.end(now)
-	if len(w.engineers) == 0 && len(s.Spec.Engineers) == 0 {
+	switch {
+	case len(w.engineers) > 0 && w.list != "":
+		engineersErr = errTwoLists
+	case len(w.engineers) == 0 && w.list == "" && len(s.Spec.Engineers) == 0:
 		engineersErr = errNoEngineer
 	}
 	if err := errors.Join(engineersErr, endErr, transportErr); err != nil {
@@ -49,8 +55,12 @@ func (w switching) apply(s *v1alpha1.SupportAccessSetting, now time.Time, readFi
 		end = end.Add(-time.Second)
 	}
 	s.Spec.EnabledUntil = new(metav1.NewTime(end))
-	if len(engineers) > 0 {
-		s.Spec.Engineers = engineers
+	switch {
+	case len(engineers) > 0:
+		s.Spec.Engineers, s.Spec.EngineerList = engineers, ""
+	case w.list != "":
+		// Who is on it the API server writes.
+		s.Spec.Engineers, s.Spec.EngineerList = nil, w.list
 	}
 	if len(w.roles) > 0 {
 		s.Spec.Roles = w.roles

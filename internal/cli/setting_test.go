@@ -27,6 +27,10 @@ func TestWhatNoFlagSaysStaysAsItIsInTheSetting(t *testing.T) {
 				s.Spec.EnabledUntil = until(gen.Epoch.Add(time.Hour))
 				s.Spec.Engineers = []v1alpha1.Engineer{{Name: "ben@vendor.example", PublicKey: sshKey}, {Name: "cleo@vendor.example"}}
 			}},
+		"a list takes the place of those that were there": {switching{length: "1h", list: "archive"},
+			func(s *v1alpha1.SupportAccessSetting) {
+				s.Spec.EnabledUntil, s.Spec.Engineers, s.Spec.EngineerList = until(gen.Epoch.Add(time.Hour)), nil, "archive"
+			}},
 		"roles, transport and reason": {switching{length: "1h", roles: []string{"a"}, transport: "DIRECT", why: "so"},
 			func(s *v1alpha1.SupportAccessSetting) {
 				s.Spec.EnabledUntil = until(gen.Epoch.Add(time.Hour))
@@ -65,6 +69,7 @@ func TestABadFlagOfTheSwitchIsSaidInASentenceThatNamesIt(t *testing.T) {
 		"--for: 3d: days and weeks are not units: write 72h":                {length: "3d"},
 		"--until: 2026-12-01T09:00Z has passed: to switch off, use disable": {until: "2026-12-01T09:00Z"},
 		"--transport: tunnel: write gateway or direct":                      {transport: "tunnel"},
+		"--engineer, --engineer-list: name people, or a list":               {engineers: []string{gen.Engineer}, list: "archive"},
 	} {
 		if err := asked.apply(newSetting(gen.Namespace), gen.Epoch, noFiles); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)

@@ -27,7 +27,7 @@ type switches struct {
 func (d *Desk) enableCommand() *cobra.Command {
 	s := &switches{Desk: d, output: newOutput("enabled")}
 	command := &cobra.Command{
-		Use:   "enable [--engineer NAME[=KEY]] [--for LENGTH | --until INSTANT]",
+		Use:   "enable [--engineer NAME[=KEY] | --engineer-list LIST] [--for LENGTH | --until INSTANT]",
 		Short: "Switch support access of a namespace on, or on for longer",
 		Long: "Switch support access of a namespace on until an instant, when it switches itself off, or on for longer. It writes the namespace's " +
 			"SupportAccessSetting; what no flag says stays as it is there. Whoever is connected is cut, and every engineer gets another credential.\n\n" +
@@ -45,6 +45,7 @@ func (d *Desk) enableCommand() *cobra.Command {
 	}
 	flags := command.Flags()
 	flags.StringArrayVar(&s.asked.engineers, "engineer", nil, "a person of the vendor, again for each, in place of those that are there: ana@vendor.example, or with = a public key (age1…, ssh-ed25519 …), or with =@ the file that holds one")
+	flags.StringVar(&s.asked.list, "engineer-list", "", "a list of the policy's, in place of the people who are there: whoever is on it now has access")
 	flags.StringVar(&s.asked.length, "for", "", "for how long from now, such as 168h; 720h if neither this nor --until is said")
 	flags.StringVar(&s.asked.until, "until", "", "until when, such as 2026-12-18T18:00Z")
 	flags.StringSliceVar(&s.asked.roles, "role", nil, "a ClusterRole that the policy offers and does not call elevated, again for each")

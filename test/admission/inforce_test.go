@@ -150,6 +150,7 @@ func proofs() map[string]proof {
 		"support-access-decision-stamp":     creating(&w.ana, decision(mail, withAuthority, finalized)),
 		"support-access-decision-authority": creating(&w.ana, decision(mail, decidedBy("ana"), finalized)),
 		"support-access-setting-stamp":      creating(&w.cara, setting(frozen)),
+		"support-access-setting-engineers":  creating(&w.cara, setting(named, switchedBy("cara"), ofList("archive"))),
 		"support-access-policy-stamp":       creating(&w.cara, byDefault("x")),
 		"support-access-request-stamp":      creating(&w.ana, request(mail, "x")),
 		"support-access-request-answer":     w.answering(&w.ana, func(g *v1alpha1.SupportAccessGrant) { g.Spec.RequestRef.UID = "" }),

@@ -3,11 +3,13 @@ package admission
 import (
 	"context"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -42,6 +44,11 @@ func switchedBy(user string) func(*v1alpha1.SupportAccessSetting) {
 
 func giving(roles ...string) func(*v1alpha1.SupportAccessSetting) {
 	return func(s *v1alpha1.SupportAccessSetting) { s.Spec.Roles = roles }
+}
+
+// ofList leaves the engineers to a list of the policy.
+func ofList(name string) func(*v1alpha1.SupportAccessSetting) {
+	return func(s *v1alpha1.SupportAccessSetting) { s.Spec.Engineers, s.Spec.EngineerList = nil, name }
 }
 
 // grantOfSetting attempts, as the controller, the grant of the setting that the fixture made in shop.
@@ -211,6 +218,77 @@ func TestASettingIsWithinThePolicyWhenItIsOn(t *testing.T) {
 	w.ana.make(t, s)
 	refused(t, w.ana.merge(t, s.DeepCopy(), `{"spec":{"enabledUntil":"`+at(721*time.Hour)+`"}}`), limits, "spec.enabledUntil: ")
 	taken(t, w.ana.merge(t, s.DeepCopy(), `{"spec":{"enabledUntil":"`+at(719*time.Hour)+`"}}`))
+}
+
+func TestASettingThatNamesAListHasThePeopleWhoAreOnItWhenItIsWritten(t *testing.T) {
+	const limits = "support-access-setting-limits"
+	policy := policyNamed("listing")
+	policy.Spec.EngineerLists = []v1alpha1.EngineerList{
+		{Name: "archive", Engineers: []v1alpha1.Engineer{{Name: "ana@vendor.example"}, {Name: "bo@vendor.example"}}},
+		{Name: "others", Engineers: []v1alpha1.Engineer{{Name: "cy@vendor.example"}}},
+	}
+	w.root.make(t, policy)
+	underPolicy(t, "listed", policy.Name)
+	soon, people := on(at(time.Hour)), func(s *v1alpha1.SupportAccessSetting) string {
+		var names []string
+		for _, e := range s.Spec.Engineers {
+			names = append(names, strings.TrimSuffix(e.Name, "@vendor.example"))
+		}
+		return strings.Join(names, " ")
+	}
+	named := func(names ...string) func(*v1alpha1.SupportAccessSetting) {
+		return func(s *v1alpha1.SupportAccessSetting) {
+			s.Spec.Engineers = nil
+			for _, name := range names {
+				s.Spec.Engineers = append(s.Spec.Engineers, v1alpha1.Engineer{Name: name + "@vendor.example"})
+			}
+		}
+	}
+	refused(t, w.cara.try(t, setting("listed", soon, ofList("archive"), named("ana", "mallory"))), limits,
+		"spec.engineers: ana@vendor.example, mallory@vendor.example are not those of list archive of policy listing, which are ana@vendor.example, bo@vendor.example: leave them out, or write those")
+	refused(t, w.cara.try(t, setting("listed", soon, ofList("nobody"), named("ana"))), limits, "spec.engineerList: nobody is no list of policy listing (engineerLists): it has archive, others")
+	refused(t, w.ana.try(t, setting(mail, soon, ofList("archive"), named("ana"))), limits, "spec.engineerList: archive is no list of policy default (engineerLists): it has none")
+	invalid(t, w.cara.try(t, setting("listed", soon, ofList("nobody"))), "spec.engineers: is missing: name the people, or in spec.engineerList one of the lists that the policy has (engineerLists)")
+	taken(t, w.cara.try(t, setting("listed", soon, ofList("archive"), named("ana", "bo"))))
+
+	s := setting("listed", soon, ofList("archive"))
+	w.cara.make(t, s)
+	if people(s) != "ana bo" || s.Spec.SwitchedBy != "cara" {
+		t.Fatalf("it is for %q by %s", people(s), s.Spec.SwitchedBy)
+	}
+	// The list changes: who only labels the setting, or leaves the engineers out, brings nobody in and is not its author.
+	policy.Spec.EngineerLists[0].Engineers = []v1alpha1.Engineer{{Name: "bo@vendor.example"}, {Name: "dee@vendor.example"}}
+	if err := w.root.Update(t.Context(), policy); err != nil {
+		t.Fatal(err)
+	}
+	if err := until(t.Context(), "the API server has heard of the list", func() error {
+		err := w.cara.try(t, setting("listed", soon, ofList("archive"), named("bo", "dee")))
+		if apierrors.IsAlreadyExists(err) {
+			return nil // Only what admission lets through is looked for.
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		patch, people, by string
+		generation        int64
+	}{
+		{`{"metadata":{"labels":{"a":"b"}}}`, "ana bo", "cara", 1},
+		{`{"spec":{"engineers":null}}`, "ana bo", "cara", 1},
+		{`{"spec":{"enabledUntil":"` + at(2*time.Hour) + `"}}`, "bo dee", "root", 2},
+		{`{"spec":{"engineers":null,"reason":"another"}}`, "bo dee", "root", 3},
+		{`{"spec":{"engineerList":"others"}}`, "cy", "root", 4},
+		{`{"spec":{"engineerList":null}}`, "cy", "root", 5},
+	} {
+		taken(t, w.root.edit(t, s, step.patch))
+		if people(s) != step.people || s.Generation != step.generation {
+			t.Errorf("%s: it is for %q, generation %d, want %q, %d", step.patch, people(s), s.Generation, step.people, step.generation)
+		}
+		if (s.Spec.SwitchedBy == "cara") != (step.by == "cara") {
+			t.Errorf("%s: switched by %s", step.patch, s.Spec.SwitchedBy)
+		}
+	}
 }
 
 func changed(changes ...func(*v1alpha1.SupportAccessSetting)) []func(*v1alpha1.SupportAccessSetting) {

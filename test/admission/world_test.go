@@ -214,6 +214,10 @@ func policies() []client.Object {
 			s.CasePattern, s.EngineerPattern = `^CASE-[0-9]+$`, `@vendor\.example$`
 			s.ServiceAccountGrants = v1alpha1.ServiceAccountGrantsDeny
 			s.ProtectedNamespaces = []string{shop}
+			s.EngineerLists = []v1alpha1.EngineerList{
+				{Name: "archive", Engineers: []v1alpha1.Engineer{{Name: "ana@vendor.example"}, {Name: "bo@vendor.example"}}},
+				{Name: "strangers", Engineers: []v1alpha1.Engineer{{Name: "mallory"}}},
+			}
 		}),
 		policy("wide", func(s *v1alpha1.SupportAccessPolicySpec) {
 			s.Scopes = []v1alpha1.ScopeKind{v1alpha1.ScopeCluster}

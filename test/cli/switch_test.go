@@ -2,15 +2,19 @@ package cli
 
 import (
 	"encoding/json"
+	"fmt"
 	"path/filepath"
 	"testing"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"supportaccess.dev/operator/api/v1alpha1"
 	"supportaccess.dev/operator/test/gen"
+	"supportaccess.dev/operator/test/world"
 )
 
 // setting is that of the namespace, nil if there is none.
@@ -62,6 +66,34 @@ func TestAnAdminSwitchesSupportAccessOnAndOffWithoutYAML(t *testing.T) {
 		t.Errorf("switched off, it is %+v", off.Spec)
 	}
 	tn.admin.run(t, "disable").has(t, 0, "Support access of namespace "+tn.namespace+" was off before")
+}
+
+func TestWhoeverIsOnAListOfThePolicyComesInWhileItIsOn(t *testing.T) {
+	tn := newTenant(t)
+	policy := &v1alpha1.SupportAccessPolicy{ObjectMeta: metav1.ObjectMeta{Name: tn.policy}}
+	lists := `{"spec":{"engineerLists":[{"name":"archive","engineers":[{"name":"` + gen.Engineer + `"},{"name":"ben@vendor.example"}]}]}}`
+	if err := tn.Admin.Patch(t.Context(), policy, client.RawPatch(types.MergePatchType, []byte(lists))); err != nil {
+		t.Fatal(err)
+	}
+	tn.admin.run(t, "enable", "--engineer-list", "nobody").has(t, 1, "spec.engineers: is missing: name the people, or in spec.engineerList one of the lists")
+	world.Eventually(t, "the API server has heard of the list", func() error {
+		if got := tn.admin.run(t, "enable", "--engineer-list", "archive", "--wait"); got.code != 0 {
+			return fmt.Errorf("%d: %s", got.code, got.err)
+		}
+		return nil
+	})
+	on := tn.setting(t)
+	if len(on.Spec.Engineers) != 2 || on.Spec.EngineerList != "archive" || on.Spec.SwitchedBy != tn.name {
+		t.Errorf("it is %+v", on.Spec)
+	}
+	file := filepath.Join(tn.Dir, "ana.kubeconfig")
+	tn.admin.run(t, "handover", on.Status.Grant, gen.Engineer, "--file", file).has(t, 0)
+	tn.reads(t, file)
+
+	tn.admin.run(t, "enable", "--engineer", "ben@vendor.example", "--wait").has(t, 0, "On: ")
+	if now := tn.setting(t); len(now.Spec.Engineers) != 1 || now.Spec.EngineerList != "" {
+		t.Errorf("with one person in place of the list it is %+v", now.Spec)
+	}
 }
 
 func TestASwitchIsPrintedAsPeopleAndProgramsWantIt(t *testing.T) {
