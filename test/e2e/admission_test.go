@@ -84,7 +84,7 @@ func TestNothingOpensWhileAnyObjectOfAdmissionIsMissingAndWhatWasMadeThenNeverDo
 	ana := open.engineer(t)
 	mayRead(t, ana, tn.namespace)
 	// It becomes due while the guards are away, and was made while they were there.
-	waiting := tn.grants(t, "waiting", gen.WithStart(soon(4*time.Second)))
+	waiting := tn.grants(t, "waiting", gen.WithStart(soon(20*time.Second)))
 	waiting.is(t, v1alpha1.StateScheduled)
 
 	var unguarded []*grantInTest

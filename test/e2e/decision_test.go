@@ -196,7 +196,7 @@ func TestAClusterWideRevocationEndsEveryGrantAndOnlyInTheOperatorsNamespace(t *t
 	ofOther.isRefusedEverywhere(t, there.namespace)
 	for _, g := range []*grantInTest{open, other, scheduled} {
 		g.is(t, v1alpha1.StateRevoked)
-		hasEnded(t, g.tenant.admin, g.NamespacedName, ending{v1alpha1.EndRevoked, carla.name, `revoked by decision "emergency": case closed`})
+		hasEnded(t, g.tenant.admin, g.NamespacedName, ending{v1alpha1.EndEmergencyStop, carla.name, `revoked by decision "emergency": case closed`})
 		g.leavesNothing(t)
 	}
 	decision := isApplied(t, carla, client.ObjectKey{Namespace: world.SystemNamespace, Name: "emergency"}, metav1.ConditionTrue, v1alpha1.ReasonLatched)
